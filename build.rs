@@ -1,0 +1,17 @@
+//! Tells the program which commit it was built from.
+
+use std::process::Command;
+
+fn main() {
+    println!("cargo::rerun-if-changed=.git/HEAD");
+    println!("cargo::rerun-if-changed=.git/refs");
+    println!("cargo::rerun-if-env-changed=MAILFAIL2BAN_COMMIT");
+    let given = std::env::var("MAILFAIL2BAN_COMMIT").ok();
+    // Built from an archive, or without git: the version has to do.
+    let asked = || {
+        let git = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output().ok()?;
+        git.status.success().then(|| String::from_utf8_lossy(&git.stdout).trim().to_owned())
+    };
+    let commit = given.or_else(asked).unwrap_or_else(|| "unknown".to_owned());
+    println!("cargo::rustc-env=MAILFAIL2BAN_COMMIT={commit}");
+}

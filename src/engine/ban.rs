@@ -1,0 +1,175 @@
+//! Failures, bans and decisions: what shards tell each other.
+
+use super::address::{Address, Network};
+use super::escalation::BanRules;
+use super::time::Time;
+use std::hash::BuildHasher;
+
+use super::table::HashKey;
+
+/// A pattern's number, the same for its name as long as the process lives, whatever policies come and go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PatternId(u32);
+
+impl PatternId {
+    /// The highest number: a replica's entry has 19 bits for it.
+    pub const MAX: u32 = (1 << 19) - 1;
+
+    /// `None` above [`PatternId::MAX`].
+    pub fn new(number: u32) -> Option<PatternId> {
+        (number <= PatternId::MAX).then_some(PatternId(number))
+    }
+
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
+
+/// One count per pattern number.
+#[derive(Clone, Debug, Default)]
+pub struct ByPattern(Vec<u64>);
+
+impl ByPattern {
+    pub fn add(&mut self, pattern: PatternId) {
+        let at = pattern.number() as usize;
+        if self.0.len() <= at {
+            self.0.resize(at + 1, 0);
+        }
+        self.0[at] += 1;
+    }
+
+    /// Takes back one that was added.
+    pub fn remove(&mut self, pattern: PatternId) {
+        self.0[pattern.number() as usize] -= 1;
+    }
+
+    /// By number; patterns above the last entry have none.
+    pub fn counts(&self) -> &[u64] {
+        &self.0
+    }
+}
+
+/// How bad a pattern's failures are, 1 to 6; decides which of several matching patterns names a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Severity(u8);
+
+impl Severity {
+    pub const MAX: u8 = 6;
+
+    /// `None` outside 1 to 6.
+    pub fn new(level: u8) -> Option<Severity> {
+        (1..=Severity::MAX).contains(&level).then_some(Severity(level))
+    }
+
+    pub fn level(self) -> u8 {
+        self.0
+    }
+}
+
+/// One matched line, on its way to the shard that counts for this client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub client: Network,
+    /// How many failures the line tells of, at least 1.
+    pub count: u32,
+    pub pattern: PatternId,
+    pub severity: Severity,
+}
+
+/// A ban that is in force until a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ban {
+    /// The first millisecond at which it is over.
+    pub until: Time,
+    /// Which offence of this client it is, from 1.
+    pub offences: u32,
+    /// How many failures made the offence.
+    pub failures: u32,
+    pub pattern: PatternId,
+    pub severity: Severity,
+}
+
+/// Why a ban ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lift {
+    /// It ran out.
+    Expired,
+    /// The client is on the allowlist now.
+    Allowed,
+    /// There were more offenders than may be remembered.
+    Evicted,
+}
+
+impl Lift {
+    pub fn name(self) -> &'static str {
+        match self {
+            Lift::Expired => "expired",
+            Lift::Allowed => "allowed",
+            Lift::Evicted => "evicted",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    Ban(Ban),
+    /// The ban that was in force ends, and why.
+    Lift(Lift, Ban),
+}
+
+/// The record that creates or ends a ban. Only the client's owner makes them, so those about one client are in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Unique in the process: the owner's index in the upper 16 bits, its count in the lower 48.
+    pub serial: u64,
+    pub at: Time,
+    pub client: Network,
+    pub act: Act,
+}
+
+/// The network by which an address is judged.
+pub fn client_of(address: Address, rules: &BanRules) -> Network {
+    let len = if address.is_ipv4() { rules.ipv4_prefix } else { rules.ipv6_prefix };
+    Network::new(address, len).unwrap_or_else(|| Network::host(address))
+}
+
+/// Which of `shards` shards counts for a client: a keyed hash, so that nobody can choose to burden one.
+#[derive(Clone, Debug)]
+pub struct OwnerHash(HashKey);
+
+impl OwnerHash {
+    /// The same key on every shard, and another one than any table's.
+    pub fn new(key: HashKey) -> OwnerHash {
+        OwnerHash(key)
+    }
+
+    /// The owner's index, below `shards`.
+    pub fn owner(&self, client: Network, shards: usize) -> usize {
+        (u128::from(self.0.hash_one(client)) * shards as u128 >> 64) as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::escalation::rules;
+    use super::super::table::hash_key;
+    use super::*;
+
+    #[test]
+    fn ipv6_clients_are_judged_by_their_64_bits_and_mapped_ones_as_ipv4() {
+        let client = |text: &str| client_of(Address::parse(text.as_bytes()).unwrap(), &rules()).to_string();
+        assert_eq!(client("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::/64");
+        assert_eq!(client("::ffff:192.0.2.1"), "192.0.2.1");
+    }
+
+    #[test]
+    fn owners_are_spread_evenly() {
+        let hash = OwnerHash::new(hash_key(9));
+        let mut clients = [0usize; 7];
+        for n in 0..70_000u32 {
+            let address = Address::from(std::net::Ipv4Addr::from_bits(n));
+            clients[hash.owner(Network::host(address), 7)] += 1;
+        }
+        assert!(clients.iter().all(|n| (9_000..11_000).contains(n)), "{clients:?}");
+    }
+}

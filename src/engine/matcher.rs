@@ -1,0 +1,428 @@
+//! The matcher: which pattern, if any, does a log line match, and whose address is in it?
+//!
+//! Most lines belong to programs that no pattern speaks of, and end at one hash lookup. For the others, all patterns
+//! of a program are one automaton, whose cost does not grow with their number; most lines end there. Only for a line
+//! that does match is it asked which patterns those are, and only for the gravest of them where the address is.
+//!
+//! **What a pattern sees.** One that is bound to programs sees the message alone, so `^` is where the daemon begins
+//! to speak. One that is not sees `program[pid]: message`, because that is what people write patterns for who
+//! look at a log file. Neither sees the time, the host or structured data.
+//!
+//! **Memory.** The automata are lazy DFAs: states are made as lines need them, within [`CACHE_BYTES_MAX`] per shard,
+//! shared out among the automata. When a cache is full it is cleared; when that happens too often for its use, the
+//! search goes on without a DFA, slower and in fixed memory. A set of patterns whose NFA would exceed
+//! [`AUTOMATON_BYTES_MAX`] is split into several automata, tried one after the other. Dense DFAs are not built: ten
+//! patterns with `.*` already pass 512 MiB. Captures are never taken on a whole set: they cost hundreds of MiB.
+
+use super::address::Address;
+use super::ban::{PatternId, Severity};
+use super::pattern::Pattern;
+use hashbrown::HashMap;
+use regex_automata::meta::{self, Regex};
+use regex_automata::util::primitives::NonMaxUsize;
+use regex_automata::{Input, MatchKind, PatternSet};
+use std::cmp::Reverse;
+
+/// Lazy DFA states of all automata together, per shard. The default of 2 MiB for each is too small for 200 patterns:
+/// the cache is cleared all the time and matching takes 11 times as long.
+pub const CACHE_BYTES_MAX: usize = 32 << 20;
+
+/// Least and most of that for one automaton.
+const CACHE_BYTES_EACH: (usize, usize) = (1 << 20, 16 << 20);
+
+/// Largest NFA of one automaton; 1,000 ordinary patterns take a quarter of it.
+pub const AUTOMATON_BYTES_MAX: usize = 32 << 20;
+
+/// How many `/` of a program's name are looked behind: `postfix/submission/smtpd` has two.
+const PROGRAM_PARTS_MAX: usize = 4;
+
+/// One automaton over several patterns.
+#[derive(Debug)]
+struct Automaton {
+    regex: Regex,
+    /// Indices into [`Matcher::patterns`], in the order of the automaton's own.
+    members: Vec<u32>,
+}
+
+/// Which automata look at a text: a range of [`Matcher::automata`].
+#[derive(Clone, Copy, Debug, Default)]
+struct Group {
+    from: u32,
+    to: u32,
+}
+
+/// All patterns of a policy. Immutable and shared; what searching changes is in [`Scratch`].
+#[derive(Debug)]
+pub struct Matcher {
+    patterns: Vec<Pattern>,
+    automata: Vec<Automaton>,
+    /// Automata of the patterns bound to a program, or to one above it.
+    programs: HashMap<Box<[u8]>, Group>,
+    /// Automata of the patterns that see every record.
+    unbound: Group,
+}
+
+/// What searching needs to change: one per shard and policy. Nothing is allocated per line once it is warm.
+#[derive(Debug)]
+pub struct Scratch {
+    automata: Vec<Option<meta::Cache>>,
+    patterns: Vec<Option<meta::Cache>>,
+    matched: PatternSet,
+    /// Candidates of one line: indices into [`Matcher::patterns`].
+    candidates: Vec<u32>,
+    slots: Vec<Option<NonMaxUsize>>,
+    /// `program[pid]: message`, for patterns that are bound to no program.
+    line: Vec<u8>,
+}
+
+/// What was found in a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// No pattern speaks of its program.
+    NotWatched,
+    /// Nothing that matches.
+    Nothing,
+    /// A pattern matches, but where it has the address is none.
+    NoAddress(PatternId),
+    Match(Match),
+}
+
+/// A line that tells of failures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Match {
+    pub pattern: PatternId,
+    pub severity: Severity,
+    pub address: Address,
+    /// How many failures it tells of, at least 1.
+    pub failures: u32,
+}
+
+impl Matcher {
+    /// Builds the automata for patterns that compiled one by one. Their order is their rank among equals in severity.
+    pub fn new(patterns: Vec<Pattern>) -> Matcher {
+        Matcher::with_automaton_limit(patterns, AUTOMATON_BYTES_MAX)
+    }
+
+    fn with_automaton_limit(patterns: Vec<Pattern>, automaton_bytes_max: usize) -> Matcher {
+        // Which patterns does a record of each named program concern? Its own, and those of the programs above.
+        let mut sets: HashMap<Box<[u8]>, Vec<u32>> = HashMap::new();
+        for program in patterns.iter().flat_map(|pattern| &pattern.programs) {
+            sets.entry(program.as_bytes().into()).or_default();
+        }
+        for (program, set) in &mut sets {
+            for (at, pattern) in (0..).zip(&patterns) {
+                if pattern.programs.iter().any(|bound| is_below(program, bound.as_bytes())) {
+                    set.push(at);
+                }
+            }
+        }
+        let unbound: Vec<u32> = (0..).zip(&patterns).filter(|(_, p)| !p.is_bound()).map(|(at, _)| at).collect();
+        let distinct: std::collections::HashSet<&Vec<u32>> = sets.values().chain([&unbound]).collect();
+        let cache_bytes = (CACHE_BYTES_MAX / distinct.len()).clamp(CACHE_BYTES_EACH.0, CACHE_BYTES_EACH.1);
+
+        let mut automata = Vec::new();
+        let mut built: HashMap<Vec<u32>, Group> = HashMap::new();
+        let mut group_of = |set: Vec<u32>| {
+            *built.entry(set).or_insert_with_key(|set| {
+                let from = automata.len() as u32;
+                build(&patterns, set, cache_bytes, automaton_bytes_max, &mut automata);
+                Group { from, to: automata.len() as u32 }
+            })
+        };
+        let unbound = group_of(unbound);
+        let programs = sets.into_iter().map(|(program, set)| (program, group_of(set))).collect();
+        Matcher { patterns, automata, programs, unbound }
+    }
+
+    /// How many patterns there are.
+    pub fn len(&self) -> usize {
+        self.patterns.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.patterns.is_empty()
+    }
+
+    /// How many automata the patterns became.
+    pub fn automata(&self) -> usize {
+        self.automata.len()
+    }
+
+    /// The scratch space for this matcher, and no other.
+    pub fn scratch(&self) -> Scratch {
+        let largest = self.automata.iter().map(|automaton| automaton.members.len()).max().unwrap_or(0);
+        let slots = self.patterns.iter().map(Pattern::slots).max().unwrap_or(0);
+        Scratch {
+            automata: self.automata.iter().map(|_| None).collect(),
+            patterns: self.patterns.iter().map(|_| None).collect(),
+            matched: PatternSet::new(largest),
+            candidates: Vec::new(),
+            slots: vec![None; slots],
+            line: Vec::new(),
+        }
+    }
+
+    /// Looks at one record. Of several patterns that match, the one of the highest severity counts (the first of those),
+    /// unless it caught no address.
+    pub fn find(&self, scratch: &mut Scratch, program: &[u8], pid: &[u8], message: &[u8]) -> Found {
+        let bound = self.group(program);
+        let watched = bound.is_some() || self.unbound.from < self.unbound.to;
+        if !watched {
+            return Found::NotWatched;
+        }
+        scratch.candidates.clear();
+        if let Some(group) = bound {
+            self.search(group, scratch, message);
+        }
+        if self.unbound.from < self.unbound.to {
+            let mut line = std::mem::take(&mut scratch.line);
+            compose(&mut line, program, pid, message);
+            self.search(self.unbound, scratch, &line);
+            scratch.line = line;
+        }
+        if scratch.candidates.is_empty() { Found::Nothing } else { self.gravest(scratch, message) }
+    }
+
+    /// The automata for a program: of its own name, or of the nearest one above it that has any.
+    fn group(&self, program: &[u8]) -> Option<Group> {
+        if self.programs.is_empty() {
+            return None;
+        }
+        let mut name = program;
+        for _ in 0..=PROGRAM_PARTS_MAX {
+            if let Some(group) = self.programs.get(name) {
+                return Some(*group);
+            }
+            name = name.get(..memchr::memrchr(b'/', name)?)?;
+        }
+        None
+    }
+
+    /// Adds to the candidates all patterns of a group that match `text`.
+    fn search(&self, group: Group, scratch: &mut Scratch, text: &[u8]) {
+        let range = group.from as usize..group.to as usize;
+        let automata = self.automata.get(range.clone()).unwrap_or_default();
+        let caches = scratch.automata.get_mut(range).unwrap_or_default();
+        for (automaton, cache) in automata.iter().zip(caches) {
+            let cache = cache.get_or_insert_with(|| automaton.regex.create_cache());
+            let input = Input::new(text).earliest(true);
+            if automaton.regex.search_half_with(cache, &input).is_none() {
+                continue;
+            }
+            if let [only] = automaton.members[..] {
+                scratch.candidates.push(only);
+                continue;
+            }
+            scratch.matched.clear();
+            automaton.regex.which_overlapping_matches_with(cache, &Input::new(text), &mut scratch.matched);
+            let members = scratch.matched.iter().filter_map(|id| automaton.members.get(id.as_usize()));
+            scratch.candidates.extend(members);
+        }
+    }
+
+    fn gravest(&self, scratch: &mut Scratch, message: &[u8]) -> Found {
+        let pattern = |at: u32| &self.patterns[at as usize];
+        scratch.candidates.sort_unstable_by_key(|&at| (Reverse(pattern(at).severity), at));
+        let mut found = Found::Nothing;
+        for &at in &scratch.candidates {
+            let pattern = pattern(at);
+            let text = if pattern.is_bound() { message } else { &scratch.line };
+            let cache = scratch.patterns[at as usize].get_or_insert_with(|| pattern.cache());
+            let slots = &mut scratch.slots[..pattern.slots()];
+            if let Some((address, failures)) = pattern.extract(cache, slots, text) {
+                return Found::Match(Match { pattern: pattern.id, severity: pattern.severity, address, failures });
+            }
+            if found == Found::Nothing {
+                found = Found::NoAddress(pattern.id);
+            }
+        }
+        found
+    }
+}
+
+impl Scratch {
+    /// Bytes of memory that the automata's caches take now.
+    pub fn memory_usage(&self) -> usize {
+        let caches = self.automata.iter().chain(&self.patterns).flatten();
+        caches.map(meta::Cache::memory_usage).sum()
+    }
+}
+
+/// Whether a record of `program` is one of `bound`, or of something below it.
+fn is_below(program: &[u8], bound: &[u8]) -> bool {
+    program.strip_prefix(bound).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+}
+
+/// Writes what a pattern sees that is bound to no program. A record without a program is its message.
+fn compose(line: &mut Vec<u8>, program: &[u8], pid: &[u8], message: &[u8]) {
+    line.clear();
+    if !program.is_empty() {
+        line.extend_from_slice(program);
+        if !pid.is_empty() {
+            line.push(b'[');
+            line.extend_from_slice(pid);
+            line.push(b']');
+        }
+        line.extend_from_slice(b": ");
+    }
+    line.extend_from_slice(message);
+}
+
+/// Appends one automaton for a set of patterns, or several where one would be too large.
+fn build(patterns: &[Pattern], set: &[u32], cache_bytes: usize, bytes_max: usize, automata: &mut Vec<Automaton>) {
+    if set.is_empty() {
+        return;
+    }
+    let hirs: Vec<_> = set.iter().map(|&at| &patterns[at as usize].hir).collect();
+    let limit = if set.len() == 1 { None } else { Some(bytes_max) };
+    let config = meta::Config::new()
+        .match_kind(MatchKind::All)
+        .utf8_empty(false)
+        .which_captures(regex_automata::nfa::thompson::WhichCaptures::Implicit)
+        .nfa_size_limit(limit)
+        .hybrid_cache_capacity(cache_bytes)
+        .onepass(false);
+    match meta::Builder::new().configure(config).build_many_from_hir(&hirs) {
+        Ok(regex) => automata.push(Automaton { regex, members: set.to_vec() }),
+        Err(_) => {
+            let (first, second) = set.split_at(set.len() / 2);
+            build(patterns, first, cache_bytes, bytes_max, automata);
+            build(patterns, second, cache_bytes, bytes_max, automata);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::pattern::pattern;
+    use super::*;
+    use proptest::prelude::*;
+
+    const IP: &str = "(?P<ip>[0-9a-fA-F:.]+)";
+
+    fn find(matcher: &Matcher, program: &str, message: &str) -> Found {
+        matcher.find(&mut matcher.scratch(), program.as_bytes(), b"12", message.as_bytes())
+    }
+
+    fn name(found: Found) -> Option<(u32, String, u32)> {
+        match found {
+            Found::Match(m) => Some((m.pattern.number(), m.address.to_string(), m.failures)),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn the_program_decides_first() {
+        let matcher = Matcher::new(vec![
+            pattern(0, &format!("^failed {IP}"), &["dovecot"], 1),
+            pattern(1, &format!("^failed {IP}"), &["postfix"], 1),
+            pattern(2, &format!("^failed {IP}"), &["postfix/smtpd"], 2),
+        ]);
+        let of = |program| name(find(&matcher, program, "failed 192.0.2.1")).map(|(n, _, _)| n);
+        assert_eq!(of("dovecot"), Some(0));
+        assert_eq!(of("postfix"), Some(1));
+        assert_eq!(of("postfix/smtpd"), Some(2));
+        assert_eq!(of("postfix/smtpd/x"), Some(2));
+        assert_eq!(of("postfix/submission/smtpd"), Some(1));
+        assert_eq!(of("postfixx"), None);
+        assert_eq!(find(&matcher, "sshd", "failed 192.0.2.1"), Found::NotWatched);
+        assert_eq!(find(&matcher, "", "failed 192.0.2.1"), Found::NotWatched);
+        assert_eq!(find(&matcher, "dovecot", "fine"), Found::Nothing);
+        assert_eq!(find(&matcher, &"/".repeat(1000), "failed 192.0.2.1"), Found::NotWatched);
+    }
+
+    #[test]
+    fn unbound_patterns_see_the_program_too() {
+        let matcher = Matcher::new(vec![pattern(7, "nginx.*404.*client: ([0-9.]+)", &[], 1)]);
+        let line = "2026/11/22 [error] 404 x, client: 192.0.2.9, server: y";
+        assert_eq!(name(find(&matcher, "nginx", line)), Some((7, "192.0.2.9".to_owned(), 1)));
+        assert_eq!(name(find(&matcher, "apache", line)), None);
+        let anchored = Matcher::new(vec![pattern(7, r"^nginx\[12\]: hi ([0-9.]+)$", &[], 1)]);
+        assert_eq!(name(find(&anchored, "nginx", "hi 192.0.2.9")), Some((7, "192.0.2.9".to_owned(), 1)));
+    }
+
+    #[test]
+    fn the_gravest_pattern_with_an_address_names_the_line() {
+        let matcher = Matcher::new(vec![
+            pattern(0, "login from ([0-9.]+)", &[], 2),
+            pattern(1, "from ([0-9.]+) failed", &["x"], 5),
+            pattern(2, "from ([0-9.]+)", &["x"], 5),
+            pattern(3, "login (from)", &["x"], 6),
+        ]);
+        assert_eq!(name(find(&matcher, "x", "login from 192.0.2.1 failed")).map(|n| n.0), Some(1));
+        assert_eq!(name(find(&matcher, "x", "login from 192.0.2.1")).map(|n| n.0), Some(2));
+        assert_eq!(name(find(&matcher, "y", "login from 192.0.2.1")).map(|n| n.0), Some(0));
+        assert_eq!(find(&matcher, "x", "login from afar"), Found::NoAddress(PatternId::new(3).unwrap()));
+    }
+
+    #[test]
+    fn a_set_too_large_for_one_automaton_is_split_and_still_found() {
+        let patterns = || -> Vec<Pattern> {
+            (0..40).map(|n| pattern(n, &format!("service{n} failed from {IP}"), &["x"], 1)).collect()
+        };
+        let one = Matcher::new(patterns());
+        let many = Matcher::with_automaton_limit(patterns(), 16 << 10);
+        assert_eq!(one.automata(), 1);
+        assert!(many.automata() > 2, "{}", many.automata());
+        for n in 0..40 {
+            let line = format!("service{n} failed from 192.0.2.1");
+            assert_eq!(find(&many, "x", &line), find(&one, "x", &line));
+            assert!(matches!(find(&many, "x", &line), Found::Match(m) if m.pattern.number() == n));
+        }
+    }
+
+    #[test]
+    fn caches_stay_within_their_limit_whatever_comes() {
+        let patterns = (0..60).map(|n| pattern(n, &format!("a.*b.*{n}.*[c-f]{{1,9}}.*from {IP}"), &["x"], 1)).collect();
+        let matcher = Matcher::new(patterns);
+        let mut scratch = matcher.scratch();
+        let mut seed = 1u64;
+        for _ in 0..3000 {
+            let line: Vec<u8> = (0..200)
+                .map(|_| {
+                    seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                    b"ab0123456789cdef from"[(seed >> 33) as usize % 21]
+                })
+                .collect();
+            matcher.find(&mut scratch, b"x", b"", &line);
+        }
+        assert!(scratch.memory_usage() < 2 * CACHE_BYTES_MAX, "{}", scratch.memory_usage());
+    }
+
+    proptest! {
+        /// Against each pattern by itself, one after the other.
+        #[test]
+        fn finds_what_each_pattern_alone_would(
+            programs in prop::collection::vec(prop::sample::select(vec!["", "a", "a/b", "c"]), 1..6),
+            regexes in prop::collection::vec(prop::sample::select(vec![
+                "x.*from ([0-9.]+)", "^x from ([0-9.]+)$", "from ([0-9.]+) y", "(z)", r"\[12\]: .*([0-9.]+)", "([a-f.]+)",
+            ]), 6),
+            severities in prop::collection::vec(1..4u8, 6),
+            program in prop::sample::select(vec!["a", "a/b", "a/b/c", "c", "d", ""]),
+            message in prop::sample::select(vec![
+                "x from 192.0.2.1", "xx from 192.0.2.1 y", "z", "z from 192.0.2.7 y", "nothing", "", "x\nfrom 192.0.2.3",
+            ]),
+        ) {
+            let make = |n: usize| {
+                let bound = if programs[n].is_empty() { vec![] } else { vec![programs[n]] };
+                pattern(n as u32, regexes[n], &bound, severities[n])
+            };
+            let all = Matcher::new((0..programs.len()).map(make).collect());
+            let mut want: Vec<_> = (0..programs.len()).filter_map(|n| {
+                match find(&Matcher::new(vec![make(n)]), program, message) {
+                    found @ (Found::Match(_) | Found::NoAddress(_)) => {
+                        let no_address = matches!(found, Found::NoAddress(_));
+                        Some(((no_address, Reverse(severities[n]), n), found))
+                    }
+                    _ => None,
+                }
+            }).collect();
+            want.sort_by_key(|(rank, _)| *rank);
+            let found = find(&all, program, message);
+            match want.first() {
+                Some((_, want)) => prop_assert_eq!(found, *want),
+                None => prop_assert!(matches!(found, Found::Nothing | Found::NotWatched)),
+            }
+        }
+    }
+}

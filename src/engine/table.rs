@@ -1,0 +1,356 @@
+//! A table of networks: exact insert and remove, longest match on lookup.
+//!
+//! Most entries are single hosts (or the /64 of an IPv6 client), and most questions are misses. A seeded hash table
+//! answers both in a few nanoseconds where a trie walks a dozen cache lines; networks of any other length are few
+//! and live in a trie (`treebitmap`). `bench/replica.rs` compares the two.
+//!
+//! The trie panics on a prefix with host bits set. [`Network`] cannot have any, which is why this is the only file
+//! that touches it.
+
+use super::address::{Address, Network, mask_v4, mask_v6};
+use hashbrown::HashMap;
+use ip_network_table_deps_treebitmap::IpLookupTable;
+use ip_network_table_deps_treebitmap::address::Address as TrieAddress;
+use std::cmp::Reverse;
+use std::hash::{Hash, Hasher};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// The keyed hash of every table: the key is drawn at start, so that nobody can choose addresses that collide.
+pub type HashKey = foldhash::fast::SeedableRandomState;
+
+/// The hash for a given key. The caller draws the key; a test may fix it.
+pub fn hash_key(seed: u64) -> HashKey {
+    HashKey::with_seed(seed, foldhash::SharedSeed::global_fixed())
+}
+
+/// How many entries are prepared in a table made for many, so that it never pauses to rehash below that.
+const PREPARED: usize = 1 << 20;
+
+/// One address family: how an address becomes a key of a hash table and back.
+trait Family {
+    type Ip: TrieAddress + Copy + Into<IpAddr>;
+    type Key: Copy + Eq + Hash;
+
+    /// The key of the network of `len` bits around `ip`; `len` is at most what the family has.
+    fn key(ip: Self::Ip, len: u8) -> Self::Key;
+    fn ip(key: Self::Key) -> Self::Ip;
+}
+
+struct V4;
+
+impl Family for V4 {
+    type Ip = Ipv4Addr;
+    type Key = u32;
+
+    #[inline]
+    fn key(ip: Ipv4Addr, len: u8) -> u32 {
+        ip.to_bits() & mask_v4(len)
+    }
+
+    fn ip(key: u32) -> Ipv4Addr {
+        Ipv4Addr::from_bits(key)
+    }
+}
+
+struct V6;
+
+/// An IPv6 key in words: the alignment of `u128` would waste a third of each entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct KeyV6([u32; 4]);
+
+impl Hash for KeyV6 {
+    #[inline]
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let [a, b, c, d] = self.0;
+        state.write_u64(u64::from(a) << 32 | u64::from(b));
+        state.write_u64(u64::from(c) << 32 | u64::from(d));
+    }
+}
+
+impl Family for V6 {
+    type Ip = Ipv6Addr;
+    type Key = KeyV6;
+
+    #[inline]
+    fn key(ip: Ipv6Addr, len: u8) -> KeyV6 {
+        let bits = ip.to_bits() & mask_v6(len);
+        KeyV6([(bits >> 96) as u32, (bits >> 64) as u32, (bits >> 32) as u32, bits as u32])
+    }
+
+    fn ip(key: KeyV6) -> Ipv6Addr {
+        Ipv6Addr::from_bits(key.0.iter().fold(0, |bits, &word| bits << 32 | u128::from(word)))
+    }
+}
+
+/// The networks of one family.
+struct Half<F: Family, V> {
+    /// One hash table per length that is kept hashed, longest first.
+    hashed: Vec<(u8, HashMap<F::Key, V, HashKey>)>,
+    trie: IpLookupTable<F::Ip, V>,
+    hash: HashKey,
+}
+
+impl<F: Family, V: Copy> Half<F, V> {
+    fn new(hash: HashKey) -> Half<F, V> {
+        Half { hashed: Vec::new(), trie: IpLookupTable::new(), hash }
+    }
+
+    fn hash_length(&mut self, length: u8, prepare: bool) {
+        if !self.hashed.iter().any(|(len, _)| *len == length) {
+            let in_trie = self.trie.iter().filter(|(_, len, _)| *len == u32::from(length));
+            let moved: Vec<(F::Ip, V)> = in_trie.map(|(ip, _, value)| (ip, *value)).collect();
+            let mut map = HashMap::with_hasher(self.hash.clone());
+            for (ip, value) in moved {
+                self.trie.remove(ip, u32::from(length));
+                map.insert(F::key(ip, length), value);
+            }
+            self.hashed.push((length, map));
+            self.hashed.sort_by_key(|(len, _)| Reverse(*len));
+        }
+        if prepare && let Some((_, map)) = self.hashed.iter_mut().find(|(len, _)| *len == length) {
+            map.reserve(PREPARED.saturating_sub(map.len()));
+        }
+    }
+
+    fn insert(&mut self, ip: F::Ip, len: u8, value: V) -> Option<V> {
+        match self.hashed.iter_mut().find(|(hashed, _)| *hashed == len) {
+            Some((_, map)) => map.insert(F::key(ip, len), value),
+            None => self.trie.insert(ip, u32::from(len), value),
+        }
+    }
+
+    fn get(&self, ip: F::Ip, len: u8) -> Option<V> {
+        match self.hashed.iter().find(|(hashed, _)| *hashed == len) {
+            Some((_, map)) => map.get(&F::key(ip, len)).copied(),
+            None => self.trie.exact_match(ip, u32::from(len)).copied(),
+        }
+    }
+
+    fn remove(&mut self, ip: F::Ip, len: u8) -> Option<V> {
+        match self.hashed.iter_mut().find(|(hashed, _)| *hashed == len) {
+            Some((_, map)) => map.remove(&F::key(ip, len)),
+            None => self.trie.remove(ip, u32::from(len)),
+        }
+    }
+
+    #[inline]
+    fn lookup(&self, ip: F::Ip, wanted: impl Fn(V) -> bool) -> Option<(u8, V)> {
+        let hashed = self.hashed.iter().filter(|(_, map)| !map.is_empty()).find_map(|(len, map)| {
+            map.get(&F::key(ip, *len)).filter(|value| wanted(**value)).map(|value| (*len, *value))
+        });
+        let in_trie = match self.trie.is_empty() {
+            true => None,
+            false => self.lookup_in_trie(ip, &wanted),
+        };
+        match (hashed, in_trie) {
+            (Some((a, _)), Some((b, value))) if b > a => Some((b, value)),
+            (Some(found), _) => Some(found),
+            (None, found) => found,
+        }
+    }
+
+    fn lookup_in_trie(&self, ip: F::Ip, wanted: &impl Fn(V) -> bool) -> Option<(u8, V)> {
+        let (_, len, value) = self.trie.longest_match(ip)?;
+        if wanted(*value) {
+            return Some((len as u8, *value));
+        }
+        let around = self.trie.matches(ip).filter(|(_, _, value)| wanted(**value));
+        around.map(|(_, len, value)| (len as u8, *value)).max_by_key(|(len, _)| *len)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (Network, V)> {
+        let network = |ip: F::Ip, len: u8| {
+            // Not folded by accident: a network of IPv6 with all of ::ffff:0:0/96's bits set was IPv4 when it came in.
+            Network::new(Address::from(ip.into()), len).expect("a stored network has a length of its family")
+        };
+        let hashed = self
+            .hashed
+            .iter()
+            .flat_map(move |(len, map)| map.iter().map(move |(key, value)| (network(F::ip(*key), *len), *value)));
+        let in_trie = self.trie.iter().map(move |(ip, len, value)| (network(ip, len as u8), *value));
+        hashed.chain(in_trie)
+    }
+}
+
+/// Networks with a value each.
+pub struct NetworkTable<V> {
+    v4: Half<V4, V>,
+    v6: Half<V6, V>,
+    len: usize,
+}
+
+impl<V: Copy> NetworkTable<V> {
+    /// An empty table that hashes single hosts and IPv6 networks of 64 bits.
+    pub fn new(hash: HashKey) -> NetworkTable<V> {
+        let mut table = NetworkTable { v4: Half::new(hash.clone()), v6: Half::new(hash), len: 0 };
+        table.v4.hash_length(32, false);
+        table.v6.hash_length(128, false);
+        table.v6.hash_length(64, false);
+        table
+    }
+
+    /// From now on, networks of these lengths are hashed too: those at which clients are banned. Room for a million
+    /// of each is prepared at once (address space; memory is touched as it fills).
+    pub fn prepare_lengths(&mut self, ipv4: u8, ipv6: u8) {
+        self.v4.hash_length(ipv4.min(32), true);
+        self.v6.hash_length(ipv6.min(128), true);
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Sets the value of exactly this network; returns the one it had.
+    pub fn insert(&mut self, network: Network, value: V) -> Option<V> {
+        let old = match network.base() {
+            IpAddr::V4(ip) => self.v4.insert(ip, network.len(), value),
+            IpAddr::V6(ip) => self.v6.insert(ip, network.len(), value),
+        };
+        self.len += usize::from(old.is_none());
+        old
+    }
+
+    /// The value of exactly this network.
+    pub fn get(&self, network: Network) -> Option<V> {
+        match network.base() {
+            IpAddr::V4(ip) => self.v4.get(ip, network.len()),
+            IpAddr::V6(ip) => self.v6.get(ip, network.len()),
+        }
+    }
+
+    /// Removes exactly this network; returns its value.
+    pub fn remove(&mut self, network: Network) -> Option<V> {
+        let old = match network.base() {
+            IpAddr::V4(ip) => self.v4.remove(ip, network.len()),
+            IpAddr::V6(ip) => self.v6.remove(ip, network.len()),
+        };
+        self.len -= usize::from(old.is_some());
+        old
+    }
+
+    /// The longest network that holds `address` and whose value is `wanted`: its length and value.
+    #[inline]
+    pub fn lookup(&self, address: Address, wanted: impl Fn(V) -> bool) -> Option<(u8, V)> {
+        match address.ip() {
+            IpAddr::V4(ip) => self.v4.lookup(ip, wanted),
+            IpAddr::V6(ip) => self.v6.lookup(ip, wanted),
+        }
+    }
+
+    /// Whether some network holds `address`.
+    #[inline]
+    pub fn contains(&self, address: Address) -> bool {
+        self.len != 0 && self.lookup(address, |_| true).is_some()
+    }
+
+    /// Whether some network holds all of `network`. Tries every length: for rare questions, not for verdicts.
+    pub fn covers(&self, network: Network) -> bool {
+        let base = Address::from(network.base());
+        self.len != 0
+            && (0..=network.len()).any(|len| Network::new(base, len).is_some_and(|around| self.get(around).is_some()))
+    }
+
+    /// Keeps the networks for which `keep` says so. Takes time in proportion to the whole table.
+    pub fn retain(&mut self, mut keep: impl FnMut(Network, V) -> bool) {
+        let mut dropped = Vec::new();
+        for (network, value) in self.iter() {
+            if !keep(network, value) {
+                dropped.push(network);
+            }
+        }
+        for network in dropped {
+            self.remove(network);
+        }
+    }
+
+    /// All networks, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (Network, V)> {
+        self.v4.iter().chain(self.v6.iter())
+    }
+}
+
+impl<V: Copy> std::fmt::Debug for NetworkTable<V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NetworkTable").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    /// Few distinct bits, so that networks nest and collide.
+    fn network() -> impl Strategy<Value = Network> {
+        let v4 = (0..4u32, 0..4u32, prop::sample::select(vec![0u8, 1, 8, 9, 16, 24, 30, 31, 32]))
+            .prop_map(|(a, b, len)| Network::new(Address::from(Ipv4Addr::from_bits(a << 22 | b)), len).unwrap());
+        let v6 = (0..4u128, 0..4u128, prop::sample::select(vec![0u8, 1, 15, 48, 56, 63, 64, 65, 96, 127, 128]))
+            .prop_map(|(a, b, len)| {
+                Network::new(Address::from(Ipv6Addr::from_bits(0x2001 << 112 | a << 62 | b)), len).unwrap()
+            });
+        prop_oneof![v4, v6]
+    }
+
+    fn address() -> impl Strategy<Value = Address> {
+        prop_oneof![
+            (0..4u32, 0..4u32).prop_map(|(a, b)| Address::from(Ipv4Addr::from_bits(a << 22 | b))),
+            (0..4u128, 0..4u128).prop_map(|(a, b)| Address::from(Ipv6Addr::from_bits(0x2001 << 112 | a << 62 | b))),
+        ]
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Insert(Network, u32),
+        Remove(Network),
+        Lookup(Address, u32),
+        Prepare(u8, u8),
+        Retain(u32),
+        Covers(Network),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            8 => (network(), 0..8u32).prop_map(|(n, v)| Step::Insert(n, v)),
+            4 => network().prop_map(Step::Remove),
+            8 => (address(), 0..8u32).prop_map(|(a, v)| Step::Lookup(a, v)),
+            1 => (prop::sample::select(vec![24u8, 30, 32]), prop::sample::select(vec![48u8, 56, 64]))
+                .prop_map(|(a, b)| Step::Prepare(a, b)),
+            1 => (0..8u32).prop_map(Step::Retain),
+            2 => network().prop_map(Step::Covers),
+        ]
+    }
+
+    proptest! {
+        /// Against a plain map that is searched from end to end.
+        #[test]
+        fn behaves_like_a_list_of_networks(steps in prop::collection::vec(step(), 0..80)) {
+            let mut table = NetworkTable::new(hash_key(1));
+            let mut model: BTreeMap<Network, u32> = BTreeMap::new();
+            for step in steps {
+                match step {
+                    Step::Insert(n, v) => prop_assert_eq!(table.insert(n, v), model.insert(n, v)),
+                    Step::Remove(n) => prop_assert_eq!(table.remove(n), model.remove(&n)),
+                    Step::Lookup(a, below) => {
+                        let want = model.iter().filter(|(n, v)| n.contains(a) && **v < below).max_by_key(|(n, _)| n.len());
+                        prop_assert_eq!(table.lookup(a, |v| v < below), want.map(|(n, v)| (n.len(), *v)));
+                        prop_assert_eq!(table.contains(a), model.keys().any(|n| n.contains(a)));
+                    }
+                    Step::Prepare(a, b) => {
+                        table.v4.hash_length(a, false);
+                        table.v6.hash_length(b, false);
+                    }
+                    Step::Retain(v) => { table.retain(|_, value| value != v); model.retain(|_, value| *value != v); }
+                    Step::Covers(n) => prop_assert_eq!(table.covers(n), model.keys().any(|around| around.covers(n))),
+                }
+                prop_assert_eq!(table.len(), model.len());
+                let all: BTreeMap<Network, u32> = table.iter().collect();
+                prop_assert_eq!(&all, &model);
+            }
+        }
+    }
+}
