@@ -11,3 +11,4 @@
 //! - [`cli`] is what people type.
 
 pub mod engine;
+pub mod wire;

@@ -1,0 +1,7 @@
+//! What stands on the wire: codecs and session state machines. Pure: bytes in, values and bytes out.
+//!
+//! No socket, clock or async lives here, and nothing of the project is imported. Whatever arrives is hostile until it was
+//! parsed: no input panics, allocates beyond a stated limit, or costs more than time in proportion to its length.
+
+pub mod http1;
+pub mod syslog;
