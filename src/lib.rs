@@ -10,5 +10,6 @@
 //! - [`control`] steers: policies, logs, metrics, signals.
 //! - [`cli`] is what people type.
 
+pub mod config;
 pub mod engine;
 pub mod wire;

@@ -1,0 +1,163 @@
+//! What is wrong with a configuration, all of it at once, each with its place and what would be right.
+
+use std::error::Error;
+use std::fmt;
+
+use super::table::ENVIRONMENT_PREFIX;
+
+/// One thing that keeps a configuration from being used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The setting (`ban.max_attempts`, `ban.whitelist[3]`), the environment variable, or empty for the whole file.
+    pub key: String,
+    /// Line in the file, from 1; `None` for environment variables and for a file that could not be read.
+    pub line: Option<usize>,
+    /// What was found, what was expected, or what to write instead. One line of text, no full stop.
+    pub message: String,
+}
+
+/// Something that is accepted, but that the operator should hear of. The fields are those of a [`Fault`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    pub key: String,
+    pub line: Option<usize>,
+    pub message: String,
+}
+
+/// All faults of one configuration, those of the file first and in the order of its lines. Never empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Faults {
+    source: String,
+    faults: Vec<Fault>,
+}
+
+impl Faults {
+    /// `source` is the name of the file as it is shown to the operator; it may be empty.
+    pub fn new(source: impl Into<String>, mut faults: Vec<Fault>) -> Faults {
+        // Stable: faults of one line keep the order in which they were found.
+        faults.sort_by_key(|fault| fault.line.unwrap_or(usize::MAX));
+        Faults { source: source.into(), faults }
+    }
+
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    pub fn as_slice(&self) -> &[Fault] {
+        &self.faults
+    }
+
+    pub fn iter(&self) -> std::slice::Iter<'_, Fault> {
+        self.faults.iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Faults {
+    type Item = &'a Fault;
+    type IntoIter = std::slice::Iter<'a, Fault>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+/// One fault a line: `config.yaml:12: ban.max_attempts: expected …`.
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, fault) in self.faults.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            fault.at(&self.source).fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for Faults {}
+
+impl Fault {
+    /// The fault with the name of its file: `config.yaml:12: ban.max_attempts: expected …`.
+    pub fn at<'a>(&'a self, source: &'a str) -> impl fmt::Display + 'a {
+        Placed { source, key: &self.key, line: self.line, message: &self.message }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.at("").fmt(f)
+    }
+}
+
+impl Warning {
+    /// The warning with the name of its file: `config.yaml:30: section …`.
+    pub fn at<'a>(&'a self, source: &'a str) -> impl fmt::Display + 'a {
+        Placed { source, key: &self.key, line: self.line, message: &self.message }
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.at("").fmt(f)
+    }
+}
+
+/// `source:line: key: message`, without the parts that there are not.
+struct Placed<'a> {
+    source: &'a str,
+    key: &'a str,
+    line: Option<usize>,
+    message: &'a str,
+}
+
+impl fmt::Display for Placed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let from_environment = self.line.is_none() && self.key.starts_with(ENVIRONMENT_PREFIX);
+        match (self.source, self.line) {
+            _ if from_environment => f.write_str("environment: ")?,
+            ("", None) => {}
+            ("", Some(line)) => write!(f, "line {line}: ")?,
+            (source, None) => write!(f, "{source}: ")?,
+            (source, Some(line)) => write!(f, "{source}:{line}: ")?,
+        }
+        if !self.key.is_empty() {
+            write!(f, "{}: ", self.key)?;
+        }
+        f.write_str(self.message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(key: &str, line: Option<usize>) -> Fault {
+        Fault { key: key.to_owned(), line, message: "wrong".to_owned() }
+    }
+
+    #[test]
+    fn a_report_has_one_line_per_fault_in_line_order() {
+        let faults = Faults::new(
+            "config.yaml",
+            vec![
+                fault("FAIL2BAN_BAN_MAX_ATTEMPTS", None),
+                fault("ban.max_attempts", Some(12)),
+                fault("", None),
+                fault("", Some(3)),
+            ],
+        );
+        assert_eq!(
+            faults.to_string(),
+            "config.yaml:3: wrong\n\
+             config.yaml:12: ban.max_attempts: wrong\n\
+             environment: FAIL2BAN_BAN_MAX_ATTEMPTS: wrong\n\
+             config.yaml: wrong"
+        );
+    }
+
+    #[test]
+    fn a_fault_alone_says_its_line() {
+        assert_eq!(fault("ban.max_attempts", Some(12)).to_string(), "line 12: ban.max_attempts: wrong");
+        assert_eq!(fault("", None).to_string(), "wrong");
+    }
+}

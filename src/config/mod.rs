@@ -1,0 +1,40 @@
+//! Settings: what the operator says, checked once and trusted from then on.
+//!
+//! [`table`] holds one row per setting, and everything else is derived from it: reading and checking the file, the
+//! defaults, the `FAIL2BAN_…` variables, the committed `config.yaml` ([`document`]), and which changes need a restart
+//! ([`restart_needed`]). To add a setting, add a field to its struct in `settings.rs` and a row to the table; tests
+//! tell if one of the two was forgotten.
+//!
+//! ```text
+//! load.rs       finds and reads the file and the environment; the only I/O here
+//!   parse.rs    text in, Settings or all Faults out; what must hold between settings
+//!     yaml.rs   YAML as a tree that knows its lines
+//!     table.rs  the rows: key, kind, default, unit, reason, reload
+//!     kind.rs   how a value of each kind is read, and what is said when it is wrong
+//! document.rs   the rows as a commented config.yaml
+//! patterns.yaml the patterns that apply when the file gives none
+//! ```
+//!
+//! Not here: compiling regexes, binding sockets, anything that needs to know the machine.
+
+mod document;
+pub mod duration;
+mod fault;
+mod kind;
+mod load;
+mod parse;
+mod settings;
+mod suggest;
+pub mod table;
+mod yaml;
+
+pub use document::document;
+pub use duration::{parse_duration, print_duration};
+pub use fault::{Fault, Faults, Warning};
+pub use kind::{Kind, TextRule};
+pub use load::{load, locate};
+pub use parse::{parse, restart_needed};
+pub use settings::{
+    BanSettings, Driver, LogFormat, LogLevel, LogSettings, NginxSettings, OnUnknown, PatternSettings,
+    PrometheusSettings, Protocol, RuntimeSettings, Settings, SyslogSettings,
+};

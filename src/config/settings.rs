@@ -1,0 +1,285 @@
+//! The settings as the rest of the program sees them: typed, in range, complete.
+//!
+//! What each field means, its range and its reason stand in [`super::table`], once.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::fault::Warning;
+use crate::engine::address::Network;
+
+/// Everything an operator can set. Made by [`super::parse`] or [`Settings::default`], so every value is in its range
+/// and the values agree with each other.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    pub syslog: SyslogSettings,
+    pub nginx: NginxSettings,
+    pub ban: BanSettings,
+    pub prometheus: PrometheusSettings,
+    pub runtime: RuntimeSettings,
+    pub log: LogSettings,
+    /// What was accepted but is likely not what the operator meant; to be logged once at start and at each reload.
+    pub warnings: Vec<Warning>,
+}
+
+/// Where log lines come in, and which of them are failed logins.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SyslogSettings {
+    pub address: SocketAddr,
+    pub protocol: Protocol,
+    pub patterns: Vec<PatternSettings>,
+    pub allowed_senders: Vec<Network>,
+    pub max_message_bytes: usize,
+    pub max_connections: usize,
+}
+
+/// One kind of log line that means a failed login. The regex is text here: compiling it belongs to a later stage.
+#[derive(Clone, Debug, Default)]
+pub struct PatternSettings {
+    pub name: String,
+    pub regex: String,
+    /// Capture group that holds the address; `None` is the group named `ip`, else group 1.
+    pub ip_group: Option<u32>,
+    /// 1 (a nuisance) to 6 (an emergency).
+    pub severity: u8,
+    pub description: String,
+    /// Programs whose messages this pattern sees; empty means every program.
+    pub program: Vec<String>,
+    pub enabled: bool,
+    /// Failures that one matching line counts for, where the line itself gives no number.
+    pub weight: u32,
+    /// Lines, as `program[pid]: message`, that must match.
+    pub examples: Vec<String>,
+    /// Line of the entry in the file, from 1; `None` for built-in patterns and those from the environment.
+    pub line: Option<usize>,
+    /// Lines of the entry's own keys. Use [`PatternSettings::line_of`].
+    pub key_lines: BTreeMap<&'static str, usize>,
+}
+
+/// What the HTTP server for nginx's `auth_request` does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NginxSettings {
+    pub address: IpAddr,
+    pub port: u16,
+    pub enabled: bool,
+    pub read_timeout: Duration,
+    pub write_timeout: Duration,
+    pub return_json: bool,
+    pub trusted_proxies: Vec<Network>,
+    pub on_unknown: OnUnknown,
+    pub max_connections: usize,
+}
+
+/// When a client is banned, and for how long.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BanSettings {
+    pub initial_ban_time: Duration,
+    /// Never shorter than `initial_ban_time`.
+    pub max_ban_time: Duration,
+    pub escalation_factor: f64,
+    pub max_attempts: u32,
+    pub time_window: Duration,
+    pub cleanup_interval: Duration,
+    pub max_memory_ttl: Duration,
+    pub ipv4_prefix: u8,
+    pub ipv6_prefix: u8,
+    pub max_tracked: usize,
+    pub whitelist: Vec<Network>,
+    pub blacklist: Vec<Network>,
+}
+
+/// Where Prometheus finds the metrics.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PrometheusSettings {
+    pub enabled: bool,
+    pub address: IpAddr,
+    pub port: u16,
+    pub path: String,
+}
+
+/// How the program uses the machine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RuntimeSettings {
+    /// 0 means one per available core.
+    pub shards: usize,
+    pub pin: bool,
+    pub driver: Driver,
+    pub shutdown_deadline: Duration,
+}
+
+/// What the program says about itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogSettings {
+    pub level: LogLevel,
+    pub format: LogFormat,
+}
+
+impl SyslogSettings {
+    /// The address of the TCP listener, if there is one.
+    pub fn listen_tcp(&self) -> Option<SocketAddr> {
+        self.protocol.tcp().then_some(self.address)
+    }
+
+    /// The address of the UDP sockets, if there are any.
+    pub fn listen_udp(&self) -> Option<SocketAddr> {
+        self.protocol.udp().then_some(self.address)
+    }
+}
+
+impl NginxSettings {
+    /// The address of the listener, if it is enabled.
+    pub fn listen_tcp(&self) -> Option<SocketAddr> {
+        self.enabled.then_some(SocketAddr::new(self.address, self.port))
+    }
+}
+
+impl PrometheusSettings {
+    /// The address of the listener, if it is enabled.
+    pub fn listen_tcp(&self) -> Option<SocketAddr> {
+        self.enabled.then_some(SocketAddr::new(self.address, self.port))
+    }
+}
+
+impl PatternSettings {
+    /// The line of one of the entry's keys (`regex`, `examples`, …) for a fault found later; the line of the entry
+    /// where the key is not written out.
+    pub fn line_of(&self, key: &str) -> Option<usize> {
+        self.key_lines.get(key).copied().or(self.line)
+    }
+
+    /// The name under which faults speak of a pattern's key: `syslog.patterns[2].regex`, counted from 0.
+    pub fn key(index: usize, key: &str) -> String {
+        format!("syslog.patterns[{index}].{key}")
+    }
+}
+
+/// Equal when they say the same; where they were written does not matter.
+impl PartialEq for PatternSettings {
+    fn eq(&self, other: &PatternSettings) -> bool {
+        // Taken apart without `..`, so that a new field cannot be forgotten here.
+        let PatternSettings {
+            name,
+            regex,
+            ip_group,
+            severity,
+            description,
+            program,
+            enabled,
+            weight,
+            examples,
+            line: _,
+            key_lines: _,
+        } = self;
+        *name == other.name
+            && *regex == other.regex
+            && *ip_group == other.ip_group
+            && *severity == other.severity
+            && *description == other.description
+            && *program == other.program
+            && *enabled == other.enabled
+            && *weight == other.weight
+            && *examples == other.examples
+    }
+}
+
+/// A setting that is one of a few words. Lets the table store any of them without knowing which.
+pub(super) trait Choice {
+    /// Takes the value called `name`; false, and nothing changed, if there is none.
+    fn choose(&mut self, name: &str) -> bool;
+    fn chosen(&self) -> &'static str;
+}
+
+/// An enum whose variants have names in the file, with everything that follows from the names.
+macro_rules! choices {
+    ($(#[$doc:meta])* $type:ident { $($(#[$variant_doc:meta])* $variant:ident = $name:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $type { $($(#[$variant_doc])* $variant,)+ }
+
+        impl $type {
+            /// The words that stand for the variants in the file, in the order of declaration.
+            pub const NAMES: &'static [&'static str] = &[$($name),+];
+
+            /// The word for this value.
+            pub fn name(self) -> &'static str {
+                match self { $($type::$variant => $name,)+ }
+            }
+        }
+
+        impl Choice for $type {
+            fn choose(&mut self, name: &str) -> bool {
+                *self = match name { $($name => $type::$variant,)+ _ => return false };
+                true
+            }
+
+            fn chosen(&self) -> &'static str {
+                self.name()
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+    };
+}
+
+choices! {
+    /// Transports on which syslog is received.
+    Protocol {
+        Udp = "udp",
+        Tcp = "tcp",
+        Both = "both",
+    }
+}
+
+impl Protocol {
+    pub fn udp(self) -> bool {
+        matches!(self, Protocol::Udp | Protocol::Both)
+    }
+
+    pub fn tcp(self) -> bool {
+        matches!(self, Protocol::Tcp | Protocol::Both)
+    }
+}
+
+choices! {
+    /// What nginx is told about a request from which no client address can be read.
+    OnUnknown {
+        Allow = "allow",
+        Deny = "deny",
+    }
+}
+
+choices! {
+    /// How the shards wait for the kernel.
+    Driver {
+        /// io_uring where the kernel allows it, else epoll.
+        Auto = "auto",
+        IoUring = "io_uring",
+        Epoll = "epoll",
+    }
+}
+
+choices! {
+    /// The least important message that is still logged.
+    LogLevel {
+        Error = "error",
+        Warn = "warn",
+        Info = "info",
+        Debug = "debug",
+    }
+}
+
+choices! {
+    /// The shape of the program's own log lines.
+    LogFormat {
+        /// Human on a terminal, JSON elsewhere.
+        Auto = "auto",
+        Human = "human",
+        Json = "json",
+    }
+}

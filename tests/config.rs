@@ -1,0 +1,781 @@
+//! The settings as an operator meets them: a file and an environment in, settings or a report out.
+
+use std::time::{Duration, Instant};
+
+use mailfail2ban::config::table::{PATTERN_KEYS, SETTINGS};
+use mailfail2ban::config::{
+    Driver, Fault, LogFormat, LogLevel, OnUnknown, PatternSettings, Protocol, Settings, document, parse, restart_needed,
+};
+use proptest::prelude::*;
+
+/// Each fault as `line key: message`, with `-` for no line.
+fn report(yaml: &str, environment: &[(&str, &str)]) -> Vec<String> {
+    match read(yaml, environment) {
+        Ok(_) => Vec::new(),
+        Err(faults) => faults.iter().map(shown).collect(),
+    }
+}
+
+fn shown(fault: &Fault) -> String {
+    let line = fault.line.map_or("-".to_owned(), |line| line.to_string());
+    format!("{line} {}: {}", fault.key, fault.message)
+}
+
+fn read(yaml: &str, environment: &[(&str, &str)]) -> Result<Settings, mailfail2ban::config::Faults> {
+    let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    parse("config.yaml", yaml, environment)
+}
+
+fn good(yaml: &str) -> Settings {
+    read(yaml, &[]).unwrap_or_else(|faults| panic!("{yaml}\n{faults}"))
+}
+
+fn with(name: &str, value: &str) -> Settings {
+    read("", &[(name, value)]).unwrap_or_else(|faults| panic!("{name}={value}: {faults}"))
+}
+
+fn warnings(settings: &Settings) -> Vec<String> {
+    settings.warnings.iter().map(ToString::to_string).collect()
+}
+
+fn networks(list: &[mailfail2ban::engine::address::Network]) -> Vec<String> {
+    list.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn defaults_are_the_documented_ones() {
+    let s = good("");
+    assert_eq!(s, Settings::default());
+    assert_eq!(s.warnings, []);
+
+    assert_eq!(s.syslog.address.to_string(), "127.0.0.1:5514");
+    assert_eq!(s.syslog.protocol, Protocol::Both);
+    assert_eq!((s.syslog.max_message_bytes, s.syslog.max_connections), (8192, 1024));
+    assert!(s.syslog.allowed_senders.is_empty());
+
+    assert_eq!((s.nginx.address.to_string().as_str(), s.nginx.port, s.nginx.enabled), ("0.0.0.0", 8888, true));
+    assert_eq!((s.nginx.read_timeout, s.nginx.write_timeout), (Duration::from_secs(10), Duration::from_secs(10)));
+    assert_eq!((s.nginx.return_json, s.nginx.on_unknown), (false, OnUnknown::Allow));
+    assert_eq!((s.nginx.trusted_proxies.len(), s.nginx.max_connections), (0, 65536));
+
+    assert_eq!(s.ban.initial_ban_time, Duration::from_secs(300));
+    assert_eq!(s.ban.max_ban_time, Duration::from_secs(86_400));
+    assert_eq!(s.ban.escalation_factor.to_bits(), 2.0_f64.to_bits());
+    assert_eq!(s.ban.max_attempts, 5);
+    assert_eq!(s.ban.time_window, Duration::from_secs(600));
+    assert_eq!(s.ban.cleanup_interval, Duration::from_secs(60));
+    assert_eq!(s.ban.max_memory_ttl, Duration::from_secs(72 * 3600));
+    assert_eq!((s.ban.ipv4_prefix, s.ban.ipv6_prefix, s.ban.max_tracked), (32, 64, 1_000_000));
+    assert_eq!((s.ban.whitelist.len(), s.ban.blacklist.len()), (0, 0));
+
+    let p = &s.prometheus;
+    assert_eq!(
+        (p.enabled, p.address.to_string().as_str(), p.port, p.path.as_str()),
+        (true, "127.0.0.1", 2112, "/metrics")
+    );
+    let r = &s.runtime;
+    assert_eq!((r.shards, r.pin, r.driver, r.shutdown_deadline), (0, true, Driver::Auto, Duration::from_secs(10)));
+    assert_eq!((s.log.level, s.log.format), (LogLevel::Info, LogFormat::Auto));
+
+    let names: Vec<&str> = s.syslog.patterns.iter().map(|p| p.name.as_str()).collect();
+    assert_eq!(names, ["dovecot-login", "postfix-sasl", "postfix-sasl-bare", "sogo-login", "sogo-login-failed"]);
+    for pattern in &s.syslog.patterns {
+        assert!(pattern.enabled && !pattern.program.is_empty() && !pattern.examples.is_empty(), "{}", pattern.name);
+        assert!(pattern.regex.starts_with('^') && pattern.regex.contains("(?P<ip>"), "{}", pattern.name);
+        assert_eq!((pattern.ip_group, pattern.weight, pattern.line), (None, 1, None));
+        assert!(!pattern.description.is_empty() && pattern.severity > 1);
+    }
+}
+
+#[test]
+fn the_committed_file_is_the_document_and_means_the_defaults() {
+    let committed = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/config.yaml")).unwrap();
+    assert_eq!(committed, document(), "write it again with: cargo run -- config > config.yaml");
+    let settings = good(&document());
+    assert_eq!(settings, Settings::default());
+    assert_eq!(settings.warnings, []);
+    // The built-in patterns stand nowhere, those of the file have their lines.
+    let line = settings.syslog.patterns[0].line.unwrap();
+    assert!(document().lines().nth(line - 1).unwrap().contains("- name: dovecot-login"));
+}
+
+#[test]
+fn the_document_has_every_setting_and_fits_a_page() {
+    let document = document();
+    for row in SETTINGS {
+        assert!(document.lines().any(|line| line.starts_with(&format!("  {}:", row.name()))), "{}", row.key);
+    }
+    for row in PATTERN_KEYS {
+        assert!(document.contains(&format!("  #   {}: ", row.key)), "{}", row.key);
+    }
+    for line in document.lines().filter(|line| line.trim_start().starts_with('#')) {
+        assert!(line.chars().count() <= 100, "{line}");
+    }
+    assert!(document.lines().all(|line| line.trim_end() == line));
+}
+
+#[test]
+fn nothing_said_means_the_defaults() {
+    for yaml in [
+        "",
+        "\n",
+        "# only a comment\n",
+        "---\n",
+        "~\n",
+        "{}\n",
+        "ban:\n",
+        "ban: {}\nlog:\n  # level: debug\n",
+        "\u{feff}",
+    ] {
+        assert_eq!(good(yaml), Settings::default(), "{yaml:?}");
+    }
+}
+
+#[test]
+fn a_file_is_read() {
+    let s = good(
+        "
+syslog:
+  address: '[::1]:514'
+  protocol: tcp
+  allowed_senders: [10.0.0.0/8, 2001:db8::/32]
+  max_message_bytes: 65507
+nginx: { enabled: false, address: '::', port: 80, read_timeout: 1m30s, on_unknown: deny }
+ban:
+  max_attempts: 3
+  escalation_factor: 3
+  max_ban_time: 7d
+  whitelist: 192.0.2.1
+  blacklist:
+    - 198.51.100.77/24
+    - ::ffff:203.0.113.9
+prometheus: {path: /m}
+runtime: {shards: 4, pin: false, driver: io_uring, shutdown_deadline: 0s}
+log: {level: debug, format: json}
+",
+    );
+    assert_eq!(s.syslog.address.to_string(), "[::1]:514");
+    assert_eq!((s.syslog.listen_tcp().is_some(), s.syslog.listen_udp().is_some()), (true, false));
+    assert_eq!(networks(&s.syslog.allowed_senders), ["10.0.0.0/8", "2001:db8::/32"]);
+    assert_eq!((s.nginx.enabled, s.nginx.listen_tcp(), s.nginx.port), (false, None, 80));
+    assert_eq!((s.nginx.read_timeout, s.nginx.on_unknown), (Duration::from_secs(90), OnUnknown::Deny));
+    assert_eq!((s.ban.max_attempts, s.ban.escalation_factor.to_bits()), (3, 3.0_f64.to_bits()));
+    assert_eq!(s.ban.max_ban_time, Duration::from_secs(7 * 86_400));
+    assert_eq!(networks(&s.ban.whitelist), ["192.0.2.1"]);
+    assert_eq!(networks(&s.ban.blacklist), ["198.51.100.0/24", "203.0.113.9"]);
+    assert_eq!((s.runtime.shards, s.runtime.pin, s.runtime.driver), (4, false, Driver::IoUring));
+    assert_eq!(s.runtime.shutdown_deadline, Duration::ZERO);
+    assert_eq!((s.log.level, s.log.format), (LogLevel::Debug, LogFormat::Json));
+    assert_eq!(s.warnings, []);
+}
+
+#[test]
+fn wrong_values_say_what_was_found_and_what_is_right() {
+    for (yaml, want) in [
+        (
+            "ban:\n  max_attempts: five\n",
+            "2 ban.max_attempts: expected a whole number from 1 to 10000, found the text \"five\"",
+        ),
+        (
+            "ban:\n  max_attempts: 0\n",
+            "2 ban.max_attempts: expected a whole number from 1 to 10000, found the number 0",
+        ),
+        (
+            "ban:\n  max_attempts: -1\n",
+            "2 ban.max_attempts: expected a whole number from 1 to 10000, found the number -1",
+        ),
+        (
+            "ban:\n  max_attempts: 10001\n",
+            "2 ban.max_attempts: expected a whole number from 1 to 10000, found the number 10001",
+        ),
+        (
+            "ban:\n  max_attempts: 5.5\n",
+            "2 ban.max_attempts: expected a whole number from 1 to 10000, found the number 5.5",
+        ),
+        (
+            "ban:\n  max_attempts: \"5\"\n",
+            "2 ban.max_attempts: expected a whole number from 1 to 10000, found the text \"5\"; leave the quotes out",
+        ),
+        (
+            "ban:\n  max_attempts:\n  max_ban_time: 1d\n",
+            "2 ban.max_attempts: expected a whole number from 1 to 10000, found nothing; leave the key out for the default",
+        ),
+        ("ban:\n  max_attempts: [5]\n", "2 ban.max_attempts: expected a whole number from 1 to 10000, found a list"),
+        (
+            "ban:\n  max_attempts: {a: 5}\n",
+            "2 ban.max_attempts: expected a whole number from 1 to 10000, found a group of keys",
+        ),
+        ("ban:\n  max_attempts: true\n", "2 ban.max_attempts: expected a whole number from 1 to 10000, found true"),
+        (
+            "ban:\n  max_attempts: !secret x\n",
+            "2 ban.max_attempts: expected a whole number from 1 to 10000, found a value with the tag !secret",
+        ),
+        (
+            "ban:\n  max_attempts: 340282366920938463463374607431768211456\n",
+            "2 ban.max_attempts: expected a whole number from 1 to 10000, found the number 3.402823669209385e38",
+        ),
+        (
+            "ban:\n  max_attempts:\n    five\n",
+            "2 ban.max_attempts: expected a whole number from 1 to 10000, found the text \"five\"",
+        ),
+        (
+            "ban:\n  escalation_factor: 0.5\n",
+            "2 ban.escalation_factor: expected a number from 1 to 100, found the number 0.5",
+        ),
+        (
+            "ban:\n  escalation_factor: .nan\n",
+            "2 ban.escalation_factor: expected a number from 1 to 100, found the number NaN",
+        ),
+        (
+            "ban:\n  escalation_factor: .inf\n",
+            "2 ban.escalation_factor: expected a number from 1 to 100, found the number inf",
+        ),
+        (
+            "ban:\n  escalation_factor: '2'\n",
+            "2 ban.escalation_factor: expected a number from 1 to 100, found the text \"2\"; leave the quotes out",
+        ),
+        (
+            "ban:\n  time_window: 600\n",
+            "2 ban.time_window: expected a duration from 1s to 30d, found the number 600 without a unit: write 600s or 10m",
+        ),
+        (
+            "ban:\n  time_window: '600'\n",
+            "2 ban.time_window: expected a duration, found the text \"600\": write 600s or 10m",
+        ),
+        (
+            "ban:\n  time_window: 1.5\n",
+            "2 ban.time_window: expected a duration from 1s to 30d, found the number 1.5; write whole numbers with units, like 1m30s",
+        ),
+        (
+            "ban:\n  time_window: ten minutes\n",
+            "2 ban.time_window: expected a duration, found the text \"ten minutes\"; write it like 90s, 5m, 1h30m or 7d",
+        ),
+        (
+            "ban:\n  time_window: 10min\n",
+            "2 ban.time_window: expected a duration, found the text \"10min\": \"min\" is not a unit; there are d, h, m, s and ms",
+        ),
+        (
+            "ban:\n  time_window: 99999999999999999999d\n",
+            "2 ban.time_window: expected a duration, found the text \"99999999999999999999d\": that is too long to count",
+        ),
+        ("ban:\n  time_window: 0s\n", "2 ban.time_window: expected a duration from 1s to 30d, found the text \"0s\""),
+        (
+            "ban:\n  time_window: -5m\n",
+            "2 ban.time_window: expected a duration, found the text \"-5m\"; write it like 90s, 5m, 1h30m or 7d",
+        ),
+        ("ban:\n  ipv4_prefix: 33\n", "2 ban.ipv4_prefix: expected a whole number from 8 to 32, found the number 33"),
+        ("ban:\n  ipv6_prefix: 8\n", "2 ban.ipv6_prefix: expected a whole number from 16 to 128, found the number 8"),
+        (
+            "ban:\n  max_tracked: 999\n",
+            "2 ban.max_tracked: expected a whole number from 1000 to 100000000, found the number 999",
+        ),
+        (
+            "ban:\n  whitelist: [10.0.0.0/8,\n    10.0.0.0/33,\n    host.example, 7]\n",
+            "3 ban.whitelist[1]: \"10.0.0.0/33\" is not an address or network: the number of bits after the / can be at most 32\n\
+             4 ban.whitelist[2]: \"host.example\" is not an address or network: write it like 192.0.2.1, 10.0.0.0/8 or 2001:db8::/32\n\
+             4 ban.whitelist[3]: expected an address or network, found the number 7",
+        ),
+        (
+            "ban:\n  whitelist:\n    - 10.0.0.0/8\n    -\n    - [x]\n    - {a: b}\n    - []\n",
+            "2 ban.whitelist[4]: expected an address or network, found a list\n\
+             4 ban.whitelist[1]: expected an address or network, found nothing\n\
+             5 ban.whitelist[2]: expected an address or network, found a list\n\
+             6 ban.whitelist[3]: expected an address or network, found a group of keys",
+        ),
+        (
+            "ban:\n  whitelist: 7\n",
+            "2 ban.whitelist: expected a list of addresses and networks, like [192.0.2.1, 10.0.0.0/8], found the number 7",
+        ),
+        (
+            "ban:\n  whitelist: {a: b}\n",
+            "2 ban.whitelist: expected a list of addresses and networks, like [192.0.2.1, 10.0.0.0/8], found a group of keys",
+        ),
+        (
+            "syslog:\n  address: 127.0.0.1\n",
+            "2 syslog.address: expected an address with a port, like 127.0.0.1:5514 or [::1]:5514, found the text \"127.0.0.1\"; add the port: 127.0.0.1:5514",
+        ),
+        (
+            "syslog:\n  address: '::1'\n",
+            "2 syslog.address: expected an address with a port, like 127.0.0.1:5514 or [::1]:5514, found the text \"::1\"; add the port: [::1]:5514",
+        ),
+        (
+            "syslog:\n  address: ':514'\n",
+            "2 syslog.address: expected an address with a port, like 127.0.0.1:5514 or [::1]:5514, found the text \":514\"; for every IPv4 address write 0.0.0.0:514",
+        ),
+        (
+            "syslog:\n  address: localhost:514\n",
+            "2 syslog.address: expected an address with a port, like 127.0.0.1:5514 or [::1]:5514, found the text \"localhost:514\"; host names are not looked up",
+        ),
+        (
+            "syslog:\n  address: 127.0.0.1:0\n",
+            "2 syslog.address: expected an address with a port, like 127.0.0.1:5514 or [::1]:5514, found the text \"127.0.0.1:0\"; a port is from 1 to 65535",
+        ),
+        (
+            "syslog:\n  address: 514\n",
+            "2 syslog.address: expected an address with a port, like 127.0.0.1:5514 or [::1]:5514, found the number 514",
+        ),
+        (
+            "syslog:\n  protocol: UDP\n",
+            "2 syslog.protocol: expected udp, tcp or both, found the text \"UDP\"; did you mean udp?",
+        ),
+        ("syslog:\n  protocol: sctp\n", "2 syslog.protocol: expected udp, tcp or both, found the text \"sctp\""),
+        ("syslog:\n  protocol: [udp, tcp]\n", "2 syslog.protocol: expected udp, tcp or both, found a list"),
+        (
+            "syslog:\n  max_message_bytes: 65508\n",
+            "2 syslog.max_message_bytes: expected a whole number from 480 to 65507, found the number 65508",
+        ),
+        (
+            "nginx:\n  address: 0.0.0.0:8888\n",
+            "2 nginx.address: expected an address, like 127.0.0.1, 0.0.0.0 or ::1, found the text \"0.0.0.0:8888\"; the port is a setting of its own",
+        ),
+        (
+            "nginx:\n  address: localhost\n",
+            "2 nginx.address: expected an address, like 127.0.0.1, 0.0.0.0 or ::1, found the text \"localhost\"; host names are not looked up",
+        ),
+        ("nginx:\n  port: 0\n", "2 nginx.port: expected a port from 1 to 65535, found the number 0"),
+        ("nginx:\n  port: 65536\n", "2 nginx.port: expected a port from 1 to 65535, found the number 65536"),
+        ("nginx:\n  enabled: yes\n", "2 nginx.enabled: expected true or false, found the text \"yes\""),
+        (
+            "nginx:\n  enabled: 'true'\n",
+            "2 nginx.enabled: expected true or false, found the text \"true\"; leave the quotes out",
+        ),
+        ("nginx:\n  enabled: 1\n", "2 nginx.enabled: expected true or false, found the number 1"),
+        (
+            "prometheus:\n  path: metrics\n",
+            "2 prometheus.path: expected a path, like /metrics, found the text \"metrics\"",
+        ),
+        ("prometheus:\n  path: /a b\n", "2 prometheus.path: expected a path, like /metrics, found the text \"/a b\""),
+        ("prometheus:\n  path: ''\n", "2 prometheus.path: expected a path, like /metrics, found the text \"\""),
+        (
+            "prometheus:\n  path: 5\n",
+            "2 prometheus.path: expected a path, like /metrics, found the number 5; put it in quotes",
+        ),
+        (
+            "runtime:\n  shards: 1025\n",
+            "2 runtime.shards: expected a whole number from 0 to 1024, found the number 1025",
+        ),
+        ("log:\n  level: warning\n", "2 log.level: expected error, warn, info or debug, found the text \"warning\""),
+        (
+            "log:\n  level: \"a\\nb\\e\"\n",
+            "2 log.level: expected error, warn, info or debug, found the text \"a\\nb\\u{1b}\"",
+        ),
+        ("ban: 5\n", "1 ban: expected settings below it, found the number 5"),
+        ("ban:\n  - max_attempts: 5\n", "1 ban: expected settings below it, found a list"),
+        ("- ban\n", "1 : expected sections like `ban:`, found a list"),
+        ("\n\nban\n", "3 : expected sections like `ban:`, found the text \"ban\""),
+    ] {
+        assert_eq!(report(yaml, &[]).join("\n"), want, "{yaml}");
+    }
+}
+
+#[test]
+fn unknown_keys_are_faults_with_a_suggestion() {
+    for (yaml, want) in [
+        ("ban:\n  max_attempt: 5\n", "2 ban.max_attempt: there is no such setting; did you mean `ban.max_attempts`?"),
+        ("ban:\n  maxAttempts: 5\n", "2 ban.maxAttempts: there is no such setting; did you mean `ban.max_attempts`?"),
+        ("ban:\n  timewindow: 5\n", "2 ban.timewindow: there is no such setting; did you mean `ban.time_window`?"),
+        (
+            "nginx:\n\n  max_attempts: 5\n",
+            "3 nginx.max_attempts: there is no such setting; did you mean `ban.max_attempts`?",
+        ),
+        ("log:\n  colour: 5\n", "2 log.colour: there is no such setting; `log` has level, format"),
+        ("bans:\n  max_attempts: 5\n", "1 bans: there is no such section; did you mean `ban`?"),
+        ("databse: {}\n", "1 databse: there is no such section; did you mean `database`?"),
+        ("patterns: []\n", "1 patterns: there is no such section; did you mean `syslog.patterns`?"),
+        ("ban.max_attempts: 5\n", "1 ban.max_attempts: write `max_attempts` below `ban:`"),
+        ("x: 5\n", "1 x: there is no such section; there are syslog, nginx, ban, prometheus, runtime, log"),
+        (
+            "ban: {<<: {max_attempts: 3}}\n",
+            "1 ban.<<: there is no such setting; `ban` has max_attempts, time_window, initial_ban_time, max_ban_time, escalation_factor, max_memory_ttl, cleanup_interval, ipv4_prefix, ipv6_prefix, max_tracked, whitelist, blacklist",
+        ),
+    ] {
+        assert_eq!(report(yaml, &[]).join("\n"), want, "{yaml}");
+    }
+    assert_eq!(report("\"a\\nb\": 1\n", &[])[0].split(": ").next(), Some("1 a\\nb"));
+}
+
+#[test]
+fn keys_given_twice_are_faults() {
+    for (yaml, want) in [
+        (
+            "ban:\n  max_attempts: 5\n  time_window: 1m\n  max_attempts: 6\n",
+            "4 ban.max_attempts: is given twice; the first is on line 2",
+        ),
+        ("ban:\nlog:\nban:\n", "3 ban: is given twice; the first is on line 1"),
+        ("api:\napi:\n", "2 api: is given twice; the first is on line 1"),
+        (
+            "syslog:\n  patterns:\n    - name: a\n      regex: a\n      name: b\n",
+            "5 syslog.patterns[0].name: is given twice; the first is on line 3",
+        ),
+    ] {
+        assert_eq!(report(yaml, &[]).join("\n"), want, "{yaml}");
+    }
+}
+
+#[test]
+fn broken_syntax_is_one_fault_with_its_line() {
+    for (yaml, line) in [
+        ("ban:\n  max_attempts: 5\n bad\n", 3),
+        ("ban:\n\tmax_attempts: 5\n", 2),
+        ("ban: [1, 2\nlog:\n", 2),
+        ("ban:\n  whitelist: *none\n", 2),
+        ("ban:\n  max_attempts: {{ attempts }}\n", 2),
+        ("log:\n---\nban:\n", 3),
+        ("ban:\n  max_attempts: 1\n  \u{1}\n", 3),
+    ] {
+        let faults = read(yaml, &[]).expect_err(yaml);
+        assert_eq!(faults.as_slice().len(), 1, "{faults}");
+        assert_eq!((faults.as_slice()[0].key.as_str(), faults.as_slice()[0].line), ("", Some(line)), "{faults}");
+    }
+}
+
+#[test]
+fn all_faults_come_together_in_the_order_of_lines() {
+    let yaml = "\
+log:
+  level: loud
+syslog:
+  adress: x
+  patterns:
+    - name: a
+      severity: 9
+    - regex: x
+      name: a
+ban:
+  max_attempts: no
+  time_window: 10
+colour: red
+";
+    let faults = read(yaml, &[("FAIL2BAN_BAN_MAX_ATTEMPTS", "many")]).unwrap_err();
+    assert_eq!(
+        faults.to_string(),
+        "\
+config.yaml:2: log.level: expected error, warn, info or debug, found the text \"loud\"
+config.yaml:4: syslog.adress: there is no such setting; did you mean `syslog.address`?
+config.yaml:6: syslog.patterns[0].regex: is missing; every pattern needs a `name` and a `regex`
+config.yaml:7: syslog.patterns[0].severity: expected a whole number from 1 to 6, found the number 9
+config.yaml:9: syslog.patterns[1].name: the name \"a\" is taken by the pattern on line 6
+config.yaml:11: ban.max_attempts: expected a whole number from 1 to 10000, found the text \"no\"
+config.yaml:12: ban.time_window: expected a duration from 1s to 30d, found the number 10 without a unit: write 10s
+config.yaml:13: colour: there is no such section; there are syslog, nginx, ban, prometheus, runtime, log
+environment: FAIL2BAN_BAN_MAX_ATTEMPTS: expected a whole number from 1 to 10000, found the text \"many\""
+    );
+}
+
+#[test]
+fn patterns_are_read_with_their_lines() {
+    let s = good(
+        "\
+syslog:
+  patterns:
+    # the quick start's
+    - name: nginx-404
+      regex: 'nginx.*404.*client: ([0-9.]+)'
+    - regex: >-
+        ^x
+      ip_group: 2
+      severity: 6
+      description: Six
+      program: [a, b/c]
+      enabled: false
+      weight: 3
+      examples: one line
+      name: two words
+    - { name: flow,
+        program: p, regex: z }
+",
+    );
+    let [first, second, third] = s.syslog.patterns.as_slice() else { panic!("{:?}", s.syslog.patterns) };
+    assert_eq!((first.name.as_str(), first.regex.as_str()), ("nginx-404", "nginx.*404.*client: ([0-9.]+)"));
+    assert_eq!((first.ip_group, first.severity, first.weight, first.enabled), (None, 1, 1, true));
+    assert!(first.program.is_empty() && first.examples.is_empty() && first.description.is_empty());
+    assert_eq!((first.line, first.line_of("regex"), first.line_of("examples")), (Some(4), Some(5), Some(4)));
+    assert_eq!((second.ip_group, second.severity, second.weight, second.enabled), (Some(2), 6, 3, false));
+    assert_eq!(second.program, ["a", "b/c"]);
+    assert_eq!(second.examples, ["one line"]);
+    assert_eq!((second.line, second.line_of("regex"), second.line_of("examples")), (Some(6), Some(6), Some(14)));
+    assert_eq!(
+        (third.line, third.line_of("regex"), third.program.as_slice()),
+        (Some(16), Some(17), ["p".to_owned()].as_slice())
+    );
+    assert_eq!(PatternSettings::key(2, "regex"), "syslog.patterns[2].regex");
+    assert_eq!(s.warnings, []);
+}
+
+#[test]
+fn patterns_in_the_file_replace_the_built_in_ones() {
+    let s = good("syslog:\n  patterns: []\n");
+    assert!(s.syslog.patterns.is_empty());
+    assert_eq!(warnings(&s), ["line 2: syslog.patterns: no pattern is enabled, so no failed login will be recognised"]);
+    assert_eq!(good("syslog:\n  protocol: udp\n").syslog.patterns.len(), 5);
+}
+
+#[test]
+fn wrong_patterns_are_faults() {
+    let one = |entry: &str| {
+        report(&format!("syslog:\n  patterns:\n    - {{ name: n, regex: r, {entry} }}\n"), &[]).join("\n")
+    };
+    for (entry, want) in [
+        ("ip_group: 0", "3 syslog.patterns[0].ip_group: expected a whole number from 1 to 99, found the number 0"),
+        ("ip_group: 100", "3 syslog.patterns[0].ip_group: expected a whole number from 1 to 99, found the number 100"),
+        ("severity: 0", "3 syslog.patterns[0].severity: expected a whole number from 1 to 6, found the number 0"),
+        (
+            "severity: high",
+            "3 syslog.patterns[0].severity: expected a whole number from 1 to 6, found the text \"high\"",
+        ),
+        ("weight: 0", "3 syslog.patterns[0].weight: expected a whole number from 1 to 10000, found the number 0"),
+        ("enabled: 1", "3 syslog.patterns[0].enabled: expected true or false, found the number 1"),
+        ("description: 5", "3 syslog.patterns[0].description: expected a text, found the number 5; put it in quotes"),
+        ("program: 5", "3 syslog.patterns[0].program: expected a text or a list of texts, found the number 5"),
+        ("program: [a, '']", "3 syslog.patterns[0].program[1]: must not be empty"),
+        (
+            "program: 'sshd[1]'",
+            "3 syslog.patterns[0].program: expected the name of a program, without [pid] and blanks, found the text \"sshd[1]\"",
+        ),
+        ("examples: [x, 5]", "3 syslog.patterns[0].examples[1]: expected a text, found the number 5; put it in quotes"),
+        ("ip-group: 1", "3 syslog.patterns[0].ip-group: there is no such key; did you mean `ip_group`?"),
+        (
+            "x: 1",
+            "3 syslog.patterns[0].x: there is no such key; a pattern has name, regex, ip_group, severity, description, program, enabled, weight, examples",
+        ),
+    ] {
+        assert_eq!(one(entry), want, "{entry}");
+    }
+    let long = "n".repeat(129);
+    for (yaml, want) in [
+        ("patterns:\n", "2 syslog.patterns: expected a list of patterns, found nothing; leave the key out for the built-in ones, or write [] for none".to_owned()),
+        ("patterns: {name: n, regex: r}\n", "2 syslog.patterns: expected a list of patterns, found a group of keys; begin each pattern with `-`".to_owned()),
+        ("patterns: all\n", "2 syslog.patterns: expected a list of patterns, found the text \"all\"".to_owned()),
+        ("patterns:\n    - {name: a, regex: r}\n    - regex\n", "4 syslog.patterns[1]: expected a pattern with `name` and `regex`, found the text \"regex\"".to_owned()),
+        ("patterns:\n    - {name: '', regex: ''}\n", "3 syslog.patterns[0].name: must not be empty\n3 syslog.patterns[0].regex: must not be empty".to_owned()),
+        ("patterns:\n    - {name: ' a', regex: r}\n", "3 syslog.patterns[0].name: expected a name of letters, digits, `-`, `_`, `.`, `/`, `:` and blanks between them, found the text \" a\"".to_owned()),
+        ("patterns:\n    - {name: \"a\\nb\", regex: r}\n", "3 syslog.patterns[0].name: expected a name of letters, digits, `-`, `_`, `.`, `/`, `:` and blanks between them, found the text \"a\\nb\"".to_owned()),
+        (&format!("patterns:\n    - name: {long}\n      regex: r\n"), "3 syslog.patterns[0].name: expected a name of at most 128 bytes, found one of 129".to_owned()),
+        ("patterns:\n    - name: a\n      regex: r\n    - name: b\n      regex: r\n    - severity: 2\n      name: a\n      regex: r\n", "8 syslog.patterns[2].name: the name \"a\" is taken by the pattern on line 3".to_owned()),
+    ] {
+        assert_eq!(report(&format!("syslog:\n  {yaml}"), &[]).join("\n"), want, "{yaml}");
+    }
+}
+
+#[test]
+fn settings_must_agree_with_each_other() {
+    for (yaml, want) in [
+        (
+            "ban:\n  initial_ban_time: 2h\n  max_ban_time: 1h\n",
+            "3 ban.max_ban_time: `ban.max_ban_time` (1h) must not be shorter than `ban.initial_ban_time` (2h)",
+        ),
+        (
+            "ban:\n  max_ban_time: 1h\n  initial_ban_time: 2h\n",
+            "2 ban.max_ban_time: `ban.max_ban_time` (1h) must not be shorter than `ban.initial_ban_time` (2h)",
+        ),
+        (
+            "ban:\n  initial_ban_time: 48h\n",
+            "2 ban.initial_ban_time: `ban.max_ban_time` (24h) must not be shorter than `ban.initial_ban_time` (48h)",
+        ),
+        ("ban:\n  initial_ban_time: 1h\n  max_ban_time: 1h\n", ""),
+        // A value that is wrong by itself is not compared.
+        (
+            "ban:\n  initial_ban_time: 48h\n  max_ban_time: 1\n",
+            "3 ban.max_ban_time: expected a duration from 1s to 3650d, found the number 1 without a unit: write 1s",
+        ),
+        (
+            "prometheus:\n  port: 8888\n",
+            "2 prometheus.port: `prometheus` would listen on 127.0.0.1:8888 and `nginx` on 0.0.0.0:8888: give one of them another port",
+        ),
+        (
+            "nginx:\n  port: 2112\n",
+            "2 nginx.port: `prometheus` would listen on 127.0.0.1:2112 and `nginx` on 0.0.0.0:2112: give one of them another port",
+        ),
+        (
+            "nginx:\n  port: 5514\n  address: 127.0.0.1\n",
+            "2 nginx.port: `nginx` would listen on 127.0.0.1:5514 and `syslog` on 127.0.0.1:5514: give one of them another port",
+        ),
+        (
+            "nginx:\n  port: 2112\n  address: '::'\n",
+            "2 nginx.port: `prometheus` would listen on 127.0.0.1:2112 and `nginx` on [::]:2112: give one of them another port",
+        ),
+        ("nginx:\n  port: 2112\n  address: 127.0.0.2\n", ""),
+        ("nginx:\n  port: 2112\n  address: '::1'\n", ""),
+        ("nginx:\n  port: 2112\n  enabled: false\n", ""),
+        ("nginx:\n  port: 2112\nprometheus:\n  enabled: false\n", ""),
+        ("nginx:\n  port: 5514\nsyslog:\n  protocol: udp\n", ""),
+    ] {
+        assert_eq!(report(yaml, &[]).join("\n"), want, "{yaml}");
+    }
+    assert_eq!(
+        report("ban:\n  initial_ban_time: 2h\n", &[("FAIL2BAN_BAN_MAX_BAN_TIME", "1h")]).join("\n"),
+        "- FAIL2BAN_BAN_MAX_BAN_TIME: `ban.max_ban_time` (1h) must not be shorter than `ban.initial_ban_time` (2h)"
+    );
+}
+
+#[test]
+fn sections_of_other_versions_are_named_and_passed_over() {
+    let s = good("spoa: {port: x}\nban:\n  max_attempts: 3\ndatabase:\n  dsn: [1, {a: b}]\nenvoy:\napi: 5\n");
+    assert_eq!(s.ban.max_attempts, 3);
+    assert_eq!(
+        warnings(&s),
+        [
+            "line 1: spoa: section `spoa` is not served by this version and is ignored",
+            "line 4: database: section `database` is not served by this version and is ignored",
+            "line 6: envoy: section `envoy` is not served by this version and is ignored",
+            "line 7: api: section `api` is not served by this version and is ignored",
+        ]
+    );
+    assert_eq!(s.warnings[0].at("config.yaml").to_string().split(": ").next(), Some("config.yaml:1"));
+}
+
+#[test]
+fn an_open_syslog_port_is_warned_of() {
+    let open = good("syslog:\n  address: 0.0.0.0:514\n");
+    assert_eq!(
+        warnings(&open),
+        [
+            "line 2: syslog.allowed_senders: is empty, so whoever reaches 0.0.0.0:514 can have anybody banned: name the senders"
+        ]
+    );
+    assert_eq!(good("syslog:\n  address: 0.0.0.0:514\n  allowed_senders: 10.0.0.0/8\n").warnings, []);
+    assert_eq!(good("syslog:\n  address: '[::1]:514'\n").warnings, []);
+}
+
+#[test]
+fn the_environment_beats_the_file() {
+    let s = read("ban:\n  max_attempts: 3\n", &[("FAIL2BAN_BAN_MAX_ATTEMPTS", "7"), ("PATH", "/bin"), ("HOME", "")])
+        .unwrap();
+    assert_eq!((s.ban.max_attempts, s.warnings.len()), (7, 0));
+    assert_eq!(with("FAIL2BAN_BAN_TIME_WINDOW", " 1h30m\n").ban.time_window, Duration::from_secs(5400));
+    assert_eq!(with("FAIL2BAN_BAN_ESCALATION_FACTOR", "1.5").ban.escalation_factor.to_bits(), 1.5_f64.to_bits());
+    assert_eq!(with("FAIL2BAN_BAN_ESCALATION_FACTOR", "3").ban.escalation_factor.to_bits(), 3.0_f64.to_bits());
+    assert_eq!(networks(&with("FAIL2BAN_BAN_WHITELIST", "10.0.0.0/8, ::1,").ban.whitelist), ["10.0.0.0/8", "::1"]);
+    assert_eq!(read("ban:\n  whitelist: 10.0.0.0/8\n", &[("FAIL2BAN_BAN_WHITELIST", "")]).unwrap().ban.whitelist, []);
+    assert_eq!(with("FAIL2BAN_SYSLOG_PROTOCOL", "udp").syslog.protocol, Protocol::Udp);
+    assert_eq!(with("FAIL2BAN_SYSLOG_ADDRESS", "[::1]:5514").syslog.address.to_string(), "[::1]:5514");
+    assert_eq!(with("FAIL2BAN_NGINX_ADDRESS", "::").nginx.address.to_string(), "::");
+    assert_eq!(with("FAIL2BAN_PROMETHEUS_PATH", "/m").prometheus.path, "/m");
+    for (text, want) in [("true", true), ("False", false), ("1", true), ("0", false)] {
+        assert_eq!(with("FAIL2BAN_NGINX_ENABLED", text).nginx.enabled, want);
+    }
+}
+
+#[test]
+fn every_setting_can_be_overridden() {
+    for row in SETTINGS {
+        let mailfail2ban::config::table::Absent::Default(default) = row.absent else { continue };
+        let text = if default == "[]" { "" } else { default };
+        let settings = read("", &[(&row.environment_name(), text)]).unwrap_or_else(|faults| panic!("{faults}"));
+        assert_eq!(settings, Settings::default(), "{}", row.key);
+    }
+}
+
+#[test]
+fn wrong_variables_are_faults_without_a_line() {
+    for (name, value, want) in [
+        ("FAIL2BAN_BAN_MAX_ATTEMPTS", "five", "expected a whole number from 1 to 10000, found the text \"five\""),
+        ("FAIL2BAN_BAN_MAX_ATTEMPTS", "5.5", "expected a whole number from 1 to 10000, found the number 5.5"),
+        (
+            "FAIL2BAN_BAN_MAX_ATTEMPTS",
+            "",
+            "is empty: expected a whole number from 1 to 10000, or unset it for the default",
+        ),
+        ("FAIL2BAN_BAN_TIME_WINDOW", "600", "expected a duration, found the text \"600\": write 600s or 10m"),
+        ("FAIL2BAN_NGINX_ENABLED", "on", "expected true or false, found the text \"on\""),
+        (
+            "FAIL2BAN_BAN_WHITELIST",
+            "10.0.0.0/8,x",
+            "\"x\" is not an address or network: write it like 192.0.2.1, 10.0.0.0/8 or 2001:db8::/32",
+        ),
+        ("FAIL2BAN_BAN_ESCALATION_FACTOR", "nan", "expected a number from 1 to 100, found the number NaN"),
+        ("FAIL2BAN_PROMETHEUS_PATH", "/\u{fffd}", "expected a path, like /metrics, found the text \"/\u{fffd}\""),
+        ("FAIL2BAN_PROMETHEUS_PATH", " ", "is empty: expected a path, like /metrics, or unset it for the default"),
+    ] {
+        assert_eq!(report("", &[(name, value)]), [format!("- {name}: {want}")]);
+    }
+    // The file's own fault is told even where a variable overrides it.
+    assert_eq!(report("ban:\n  max_attempts: x\n", &[("FAIL2BAN_BAN_MAX_ATTEMPTS", "3")]).len(), 1);
+}
+
+#[test]
+fn unknown_variables_are_only_warned_of() {
+    let s = read(
+        "",
+        &[
+            ("FAIL2BAN_SERVICE_HOST", "10.0.0.1"),
+            ("FAIL2BAN_PORT", "tcp://10.0.0.1:8888"),
+            ("FAIL2BAN_NGINX_PORT", "tcp://10.0.0.1:8888"),
+            ("FAIL2BAN_BAN_MAX_ATTEMPT", "3"),
+            ("FAIL2BAN_DATABASE_DSN", "user:secret@tcp(db)/x"),
+            ("fail2ban_ban_max_attempts", "3"),
+        ],
+    )
+    .unwrap();
+    assert_eq!(Settings { warnings: Vec::new(), ..s.clone() }, Settings::default());
+    let warnings = warnings(&s);
+    assert_eq!(warnings.len(), 5, "{warnings:#?}");
+    assert!(warnings.iter().all(|w| w.starts_with("environment: FAIL2BAN_") && !w.contains("secret")), "{warnings:#?}");
+    assert!(warnings[0].ends_with("did you mean FAIL2BAN_BAN_MAX_ATTEMPTS?"), "{warnings:#?}");
+    assert!(warnings[1].contains("section `database` is not served by this version"), "{warnings:#?}");
+    assert!(warnings[2].contains("Kubernetes"), "{warnings:#?}");
+}
+
+#[test]
+fn patterns_can_come_from_the_environment() {
+    let name = "FAIL2BAN_SYSLOG_PATTERNS";
+    let s = with(name, "[{name: a, regex: '^x{1,2}$'}]");
+    assert_eq!((s.syslog.patterns.len(), s.syslog.patterns[0].regex.as_str()), (1, "^x{1,2}$"));
+    assert_eq!((s.syslog.patterns[0].line, s.syslog.patterns[0].line_of("regex")), (None, None));
+    assert_eq!(with(name, "").syslog.patterns, []);
+    assert_eq!(
+        report("", &[(name, "[{name: a, regex: b, severity: 7, name: c}]")]),
+        [
+            "- FAIL2BAN_SYSLOG_PATTERNS[0].name: is given twice",
+            "- FAIL2BAN_SYSLOG_PATTERNS[0].severity: expected a whole number from 1 to 6, found the number 7"
+        ]
+    );
+    assert_eq!(report("", &[(name, "[")]).len(), 1);
+    assert_eq!(
+        report("", &[(name, "a,b")]),
+        ["- FAIL2BAN_SYSLOG_PATTERNS: expected a list of patterns, found the text \"a,b\""]
+    );
+}
+
+#[test]
+fn changes_that_need_a_restart_are_named() {
+    let old = Settings::default();
+    assert_eq!(restart_needed(&old, &old), Vec::<&str>::new());
+    let new = good(
+        "ban: {max_attempts: 3, whitelist: 10.0.0.0/8, ipv6_prefix: 56}\nsyslog: {protocol: tcp, patterns: []}\n\
+         nginx: {port: 81, address: 127.0.0.1}\nlog: {level: debug}\nruntime: {driver: epoll}\n",
+    );
+    assert_eq!(
+        restart_needed(&old, &new),
+        ["syslog.protocol", "nginx.address", "nginx.port", "ban.ipv6_prefix", "runtime.driver"]
+    );
+}
+
+#[test]
+fn many_patterns_and_many_faults_are_read_in_little_time() {
+    let mut yaml = "syslog:\n  patterns:\n".to_owned();
+    for i in 0..2000 {
+        yaml.push_str(&format!("    - name: p{i}\n      regex: '^x{i} (?P<ip>[0-9.]+)$'\n      severity: {}\n", i % 8));
+    }
+    let started = Instant::now();
+    let faults = read(&yaml, &[]).unwrap_err();
+    assert_eq!(faults.as_slice().len(), 500);
+    assert_eq!(faults.as_slice()[499].line, Some(2 + 1999 * 3 + 3));
+    // Milliseconds in truth; the bound only notices work that grows with the square.
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+proptest! {
+    #[test]
+    fn no_file_and_no_variable_makes_it_panic(
+        yaml in "(ban|log|x|\\p{L})?[:{}\\[\\]&*!|>'\"#%@,\\-? \\n\\t0-9a-z~.]{0,60}",
+        value in "\\PC{0,20}",
+        row in 0..SETTINGS.len(),
+    ) {
+        let _ = parse("x", &yaml, [(SETTINGS[row].environment_name(), value.clone())].into_iter());
+        if let Err(faults) = parse("x", &format!("{}:\n  {}: {value}\n", SETTINGS[row].section(), SETTINGS[row].name()), std::iter::empty()) {
+            prop_assert!(!faults.as_slice().is_empty());
+            prop_assert_eq!(faults.to_string().lines().count(), faults.as_slice().len(), "{}", faults);
+        }
+    }
+}
