@@ -1,0 +1,84 @@
+//! Accepting connections.
+//!
+//! Not with monoio's `accept`: dropping that future can leak a connection, and a socket it accepted belongs to this
+//! shard's driver, while ours may be handed to another. So a task waits until the listener is ready and takes what
+//! is there. A failed accept costs nothing but itself; when descriptors run out, it waits a little for some to come
+//! free.
+
+use super::listen::Service;
+use super::readiness::Readiness;
+use super::turn::Shard;
+use crate::engine::address::Address;
+use rustix::io::Errno;
+use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// Connections accepted before other work gets its turn.
+const ACCEPTS_PER_WAKE: usize = 64;
+
+/// How long to wait when there are no descriptors or memory for another connection.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts connections for `service` until the shard drains.
+pub async fn run(shard: Shard, listener: OwnedFd, service: Service) {
+    let Ok(readiness) = Readiness::new(listener) else {
+        shard.turn(|core| core.listening -= 1);
+        return;
+    };
+    loop {
+        readiness.readable().await;
+        let mut exhausted = false;
+        let draining = shard.turn(|core| {
+            for _ in 0..ACCEPTS_PER_WAKE {
+                if core.draining {
+                    break;
+                }
+                match accept(readiness.as_fd()) {
+                    None => break,
+                    Some(Ok((socket, peer))) => core.place(socket, service, peer),
+                    Some(Err(fault)) => {
+                        core.counters.accept_faults[service as usize] += 1;
+                        if !is_passing(&fault) {
+                            exhausted = true;
+                            break;
+                        }
+                    }
+                }
+            }
+            core.draining
+        });
+        if draining {
+            break;
+        }
+        if exhausted {
+            monoio::time::sleep(EXHAUSTED_PAUSE).await;
+        }
+        super::readiness::give_way().await;
+    }
+    shard.turn(|core| core.listening -= 1);
+}
+
+/// Takes one connection, without waiting; `None` if there is none.
+pub fn accept(listener: BorrowedFd<'_>) -> Option<Result<(OwnedFd, Option<Address>), Errno>> {
+    // Operations on io_uring wait in the kernel, and would give EAGAIN on a socket that does not block.
+    let flags = match monoio::utils::is_legacy() {
+        true => SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        false => SocketFlags::CLOEXEC,
+    };
+    match acceptfrom_with(listener, flags) {
+        Ok((socket, peer)) => Some(Ok((socket, peer.and_then(address)))),
+        Err(Errno::AGAIN) => None,
+        Err(fault) => Some(Err(fault)),
+    }
+}
+
+/// Whether a failed accept concerns only the connection that was to be accepted (accept(2), "Error handling").
+pub fn is_passing(fault: &Errno) -> bool {
+    !matches!(*fault, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::INVAL | Errno::BADF)
+}
+
+fn address(peer: SocketAddrAny) -> Option<Address> {
+    SocketAddr::try_from(peer).ok().map(|peer| Address::from(peer.ip()))
+}

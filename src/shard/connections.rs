@@ -1,0 +1,87 @@
+//! The connections of one shard, and until when each must have come to the point.
+//!
+//! A timer for every read would cost more than most reads. Instead each connection has a deadline in a table, which
+//! its own code moves, and a sweep a few times a second shuts down those that missed theirs: their pending read or
+//! write ends as if the peer had gone. A deadline moves when a request is complete, not with every byte, so a peer
+//! that dribbles gains nothing.
+
+use super::listen::Service;
+use super::system::Handle;
+use crate::engine::time::Time;
+use rustix::net::Shutdown;
+
+/// A place in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionId(usize);
+
+#[derive(Clone, Copy, Debug)]
+struct Connection {
+    handle: Handle,
+    service: Service,
+    deadline: Time,
+}
+
+/// All connections of one shard.
+#[derive(Debug, Default)]
+pub struct Connections {
+    places: Vec<Option<Connection>>,
+    free: Vec<usize>,
+}
+
+impl Connections {
+    /// Adds a connection. It must be removed before its socket is closed.
+    pub fn add(&mut self, handle: Handle, service: Service, deadline: Time) -> ConnectionId {
+        let connection = Some(Connection { handle, service, deadline });
+        match self.free.pop() {
+            Some(at) => {
+                self.places[at] = connection;
+                ConnectionId(at)
+            }
+            None => {
+                self.places.push(connection);
+                ConnectionId(self.places.len() - 1)
+            }
+        }
+    }
+
+    pub fn remove(&mut self, id: ConnectionId) {
+        if let Some(place) = self.places.get_mut(id.0)
+            && place.take().is_some()
+        {
+            self.free.push(id.0);
+        }
+    }
+
+    /// From now on the connection has until `deadline`.
+    pub fn set_deadline(&mut self, id: ConnectionId, deadline: Time) {
+        if let Some(Some(connection)) = self.places.get_mut(id.0) {
+            connection.deadline = deadline;
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Shuts down all whose deadline has passed. Returns how many, by service.
+    pub fn sweep(&mut self, now: Time) -> [u64; Service::COUNT] {
+        let mut missed = [0; Service::COUNT];
+        for connection in self.places.iter_mut().flatten().filter(|connection| connection.deadline <= now) {
+            connection.handle.shutdown(Shutdown::Both);
+            connection.deadline = Time::MAX;
+            missed[connection.service as usize] += 1;
+        }
+        missed
+    }
+
+    /// Ends the reading side of all: each still handles what it has received, and then finds the end.
+    pub fn finish(&self) {
+        for connection in self.places.iter().flatten() {
+            connection.handle.shutdown(Shutdown::Read);
+        }
+    }
+}

@@ -1,0 +1,446 @@
+//! What a shard knows and does between two waits: plain calls on plain state, nothing asynchronous.
+//!
+//! A turn begins when something happens on a shard that was idle, and ends when nothing is left to do: the clock is
+//! read once, what other shards and the control thread sent is taken in, the sockets' work is done, and at the end
+//! everything that arose for others goes out at once.
+
+use super::clock::Clock;
+use super::connections::{ConnectionId, Connections};
+use super::counters::Counters;
+use super::exchange::{Bell, Exchange, Note, Snapshot};
+use super::handover::{Handover, Spread};
+use super::listen::Service;
+use super::system::{self, Handle};
+use crate::engine::address::Address;
+use crate::engine::ban::{Act, ByPattern, Decision, Failure, OwnerHash, client_of};
+use crate::engine::matcher::{Found, Scratch};
+use crate::engine::owner::Owner;
+use crate::engine::policy::Policy;
+use crate::engine::replica::Replica;
+use crate::engine::time::Time;
+use crate::engine::verdict::{Verdict, judge};
+use crate::wire::syslog;
+use rtrb::{Consumer, Producer};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+/// Notes taken in at the start and the end of a turn: all that the rings can hold, so that none is left over.
+const NOTES_PER_DRAIN_MAX: usize = 64 << 10;
+
+/// What the control thread tells a shard.
+#[derive(Debug)]
+pub enum Command {
+    /// Work by this from now on.
+    Adopt(Arc<Policy>),
+    /// Every shard has a policy.
+    Ready,
+    /// Say what you have counted.
+    Report,
+    /// Take in nothing new, finish what was received.
+    Drain,
+    /// End.
+    Stop,
+}
+
+/// What a shard tells the control thread.
+#[derive(Debug)]
+pub enum Event {
+    Decided(Decision),
+    /// The policy of that number is in force here.
+    Adopted(u64),
+    Report(Box<Report>),
+    /// Everything that was received is dealt with.
+    Drained,
+}
+
+/// What a shard has counted, and how full it is.
+#[derive(Clone, Debug)]
+pub struct Report {
+    pub counters: Counters,
+    /// Clients with failures in their window, and offenders remembered, of those that the shard owns.
+    pub counting: usize,
+    pub remembered: usize,
+    /// Bans in force that the shard decided, and bans its replica holds.
+    pub banned: usize,
+    pub replica: usize,
+    /// The former by pattern number.
+    pub banned_by: ByPattern,
+    /// Clients and offenders forgotten for want of room.
+    pub evicted: (u64, u64),
+    /// Failures waiting for room in another shard's ring.
+    pub backlog: usize,
+    pub connections: [usize; Service::COUNT],
+    pub matcher_cache_bytes: usize,
+    pub policy: u64,
+}
+
+/// Everything a shard owns.
+#[derive(Debug)]
+pub struct Core {
+    pub index: usize,
+    pub shards: usize,
+    pub clock: Clock,
+    /// When this turn began.
+    pub now: Time,
+    pub policy: Arc<Policy>,
+    pub counters: Counters,
+    pub connections: Connections,
+    pub spread: Spread,
+    /// Connections to be served here from the end of this turn.
+    pub arrivals: Vec<Handover>,
+    /// No longer taking in anything new.
+    pub draining: bool,
+    pub stopped: bool,
+    /// Every shard has a policy.
+    pub ready: bool,
+    /// Listeners that still take in something.
+    pub listening: usize,
+    /// Most connections by service, over all shards.
+    pub connections_max: [usize; Service::COUNT],
+    in_turn: bool,
+    drained: bool,
+    scratch: Scratch,
+    replica: Replica,
+    owner: Owner,
+    owner_hash: OwnerHash,
+    exchange: Exchange,
+    /// Room for the decisions of one call, and for the failures of one drain, kept to spare allocations.
+    decisions: Vec<Decision>,
+    failures: Vec<Failure>,
+    commands: Consumer<Command>,
+    events: Producer<Event>,
+    bell: Arc<Bell>,
+    control_bell: Arc<Bell>,
+    announced: bool,
+    listeners: Vec<(Service, OwnedFd)>,
+    datagrams: Option<Handle>,
+}
+
+/// What a shard is made of.
+pub struct Parts {
+    pub index: usize,
+    pub shards: usize,
+    pub clock: Clock,
+    pub policy: Arc<Policy>,
+    pub spread: Spread,
+    pub connections_max: [usize; Service::COUNT],
+    pub replica: Replica,
+    pub owner: Owner,
+    pub owner_hash: OwnerHash,
+    pub exchange: Exchange,
+    pub commands: Consumer<Command>,
+    pub events: Producer<Event>,
+    pub bell: Arc<Bell>,
+    pub control_bell: Arc<Bell>,
+}
+
+impl Core {
+    pub fn new(parts: Parts) -> Core {
+        let mut core = Core {
+            index: parts.index,
+            shards: parts.shards,
+            clock: parts.clock,
+            now: parts.clock.now(),
+            counters: Counters::default(),
+            connections: Connections::default(),
+            spread: parts.spread,
+            arrivals: Vec::new(),
+            draining: false,
+            stopped: false,
+            ready: false,
+            listening: 0,
+            connections_max: parts.connections_max,
+            in_turn: false,
+            drained: false,
+            scratch: parts.policy.matcher.scratch(),
+            policy: parts.policy,
+            replica: parts.replica,
+            owner: parts.owner,
+            owner_hash: parts.owner_hash,
+            exchange: parts.exchange,
+            decisions: Vec::new(),
+            failures: Vec::new(),
+            commands: parts.commands,
+            events: parts.events,
+            bell: parts.bell,
+            control_bell: parts.control_bell,
+            announced: false,
+            listeners: Vec::new(),
+            datagrams: None,
+        };
+        core.replica.prepare_lengths(core.policy.rules.ipv4_prefix, core.policy.rules.ipv6_prefix);
+        core.announce(Event::Adopted(core.policy.number));
+        core
+    }
+
+    /// Begins a turn unless one is under way. True if it began.
+    pub fn begin_turn(&mut self) -> bool {
+        if self.in_turn {
+            return false;
+        }
+        self.in_turn = true;
+        self.bell.wake();
+        self.now = self.clock.now();
+        self.take_in();
+        true
+    }
+
+    /// Ends the turn: takes in what came meanwhile, and sends out what arose. True if something waits for room, and the
+    /// turn should be repeated soon even if nothing happens.
+    pub fn end_turn(&mut self) -> bool {
+        self.take_in();
+        let (owner, index, now, clock) = (&self.owner, self.index, self.now, &self.clock);
+        let (snapshots, waiting) =
+            self.exchange.flush(|| Box::new(Snapshot { owner: index, bans: owner.snapshot(now), made: clock.nanos() }));
+        self.counters.snapshots += snapshots as u64;
+        if self.draining && !self.drained && self.listening == 0 && self.connections.is_empty() && !waiting {
+            self.drained = true;
+            self.announce(Event::Drained);
+        }
+        if std::mem::take(&mut self.announced) {
+            self.control_bell.ring();
+        }
+        self.in_turn = false;
+        let (exchange, commands) = (&self.exchange, &self.commands);
+        self.bell.sleep(|| exchange.is_idle() && commands.is_empty());
+        waiting
+    }
+
+    fn take_in(&mut self) {
+        while let Ok(command) = self.commands.pop() {
+            self.obey(command);
+        }
+        if self.exchange.is_idle() {
+            return;
+        }
+        // Counting a failure may push notes, so failures are dealt with once all notes are out of the rings.
+        let mut failures = std::mem::take(&mut self.failures);
+        let (replica, counters, clock, arrivals) =
+            (&mut self.replica, &mut self.counters, &self.clock, &mut self.arrivals);
+        let (owner_hash, shards) = (&self.owner_hash, self.shards);
+        self.exchange.receive(NOTES_PER_DRAIN_MAX, |_, note| match note {
+            Note::Failure(failure) => failures.push(failure),
+            Note::Decision { decision, made } => {
+                replica.apply(&decision);
+                counters.applied += 1;
+                counters.lag.record(clock.nanos().saturating_sub(made));
+            }
+            Note::Snapshot(snapshot) => {
+                replica.replace(|client| owner_hash.owner(client, shards) == snapshot.owner, &snapshot.bans);
+                counters.applied += snapshot.bans.len() as u64;
+                counters.lag.record(clock.nanos().saturating_sub(snapshot.made));
+            }
+            Note::Handover(handover) => arrivals.push(*handover),
+        });
+        for failure in failures.drain(..) {
+            self.count(&failure);
+        }
+        self.failures = failures;
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Adopt(policy) => {
+                self.scratch = policy.matcher.scratch();
+                self.replica.prepare_lengths(policy.rules.ipv4_prefix, policy.rules.ipv6_prefix);
+                let mut decisions = std::mem::take(&mut self.decisions);
+                self.owner.adopt(&policy.rules, &policy.allow, self.now, &mut decisions);
+                self.policy = policy;
+                self.decisions = decisions;
+                self.publish_decisions();
+                self.announce(Event::Adopted(self.policy.number));
+            }
+            Command::Ready => self.ready = true,
+            Command::Report => {
+                let report = Box::new(self.report());
+                self.announce(Event::Report(report));
+            }
+            Command::Drain => self.drain(),
+            Command::Stop => self.stopped = true,
+        }
+    }
+
+    /// A listener for connections, so that those waiting in it can be taken when the shard stops listening.
+    pub fn add_listener(&mut self, service: Service, listener: OwnedFd) {
+        self.listeners.push((service, listener));
+        self.listening += 1;
+    }
+
+    pub fn add_datagrams(&mut self, socket: Handle) {
+        self.datagrams = Some(socket);
+        self.listening += 1;
+    }
+
+    fn drain(&mut self) {
+        self.draining = true;
+        for (service, listener) in std::mem::take(&mut self.listeners) {
+            while let Some(accepted) = super::accept::accept(listener.as_fd()) {
+                match accepted {
+                    Ok((socket, peer)) => self.serve_here(socket, service, peer),
+                    Err(fault) if super::accept::is_passing(&fault) => {}
+                    Err(_) => break,
+                }
+            }
+            Handle::of(&listener).shutdown(rustix::net::Shutdown::Both);
+        }
+        if let Some(socket) = self.datagrams.take() {
+            socket.shutdown(rustix::net::Shutdown::Read);
+        }
+        self.connections.finish();
+    }
+
+    fn serve_here(&mut self, socket: OwnedFd, service: Service, peer: Option<Address>) {
+        if self.spread.claim(service, self.index, usize::MAX).is_some_and(|to| to != self.index) {
+            self.spread.keep(service, self.index, self.index);
+        }
+        self.arrivals.push(Handover { socket, service, peer });
+    }
+
+    /// Gives an accepted connection to the shard with the fewest.
+    pub fn place(&mut self, socket: OwnedFd, service: Service, peer: Option<Address>) {
+        let at = service as usize;
+        if service == Service::Syslog && !peer.is_some_and(|peer| self.policy.accepts_sender(peer)) {
+            self.counters.senders_refused += 1;
+            return;
+        }
+        let Some(to) = self.spread.claim(service, self.index, self.connections_max[at]) else {
+            self.counters.refused[at] += 1;
+            return;
+        };
+        self.counters.accepted[at] += 1;
+        let handover = Handover { socket, service, peer };
+        if to == self.index {
+            self.arrivals.push(handover);
+            return;
+        }
+        match self.exchange.hand_over(to, Box::new(handover)) {
+            Ok(()) => self.counters.handed_over[at] += 1,
+            Err(handover) => {
+                self.spread.keep(service, to, self.index);
+                self.arrivals.push(*handover);
+            }
+        }
+    }
+
+    /// Enters a connection into the books. One that comes while the shard drains is only finished.
+    pub fn open(&mut self, handle: Handle, service: Service, deadline: Time) -> ConnectionId {
+        if self.draining {
+            handle.shutdown(rustix::net::Shutdown::Read);
+        }
+        self.connections.add(handle, service, deadline)
+    }
+
+    /// Takes a connection off the books, before its socket is closed.
+    pub fn close(&mut self, id: ConnectionId, service: Service) {
+        self.connections.remove(id);
+        self.spread.release(service, self.index);
+    }
+
+    /// Whether failures wait for their owners, and no more lines should be taken in.
+    pub fn is_congested(&self) -> bool {
+        self.exchange.is_congested()
+    }
+
+    /// One datagram.
+    pub fn datagram(&mut self, datagram: &system::Datagram<'_>) {
+        self.counters.datagrams += 1;
+        if !self.policy.senders.is_empty() && !datagram.sender.is_some_and(|sender| self.policy.accepts_sender(sender))
+        {
+            self.counters.senders_refused += 1;
+        } else if datagram.cut {
+            self.counters.datagrams_too_long += 1;
+        } else {
+            self.record(datagram.bytes);
+        }
+    }
+
+    /// One syslog record, as it was framed.
+    pub fn record(&mut self, bytes: &[u8]) {
+        let record = match syslog::decode(bytes) {
+            Ok(record) => record,
+            Err(why) => return self.counters.malformed(why),
+        };
+        let policy = Arc::clone(&self.policy);
+        match policy.matcher.find(&mut self.scratch, record.program, record.pid, record.message) {
+            Found::NotWatched => self.counters.not_watched += 1,
+            Found::Nothing => self.counters.unmatched += 1,
+            Found::NoAddress(_) => self.counters.no_address += 1,
+            Found::Match(found) => {
+                self.counters.matches.add(found.pattern);
+                if policy.allow.contains(found.address) {
+                    self.counters.allowed_matches += 1;
+                    return;
+                }
+                let client = client_of(found.address, &policy.rules);
+                let failure =
+                    Failure { client, count: found.failures, pattern: found.pattern, severity: found.severity };
+                match self.owner_hash.owner(client, self.shards) {
+                    owner if owner == self.index => self.count(&failure),
+                    owner => self.exchange.fail(owner, failure),
+                }
+            }
+        }
+    }
+
+    /// Counts a failure of a client that this shard owns.
+    fn count(&mut self, failure: &Failure) {
+        let outcome = self.owner.fail(failure, self.now, &self.policy.rules, &mut self.decisions);
+        self.counters.outcome(outcome);
+        if !self.decisions.is_empty() {
+            self.publish_decisions();
+        }
+    }
+
+    /// Lets time pass for the owner and the connections; called a few times a second.
+    pub fn tick(&mut self) {
+        self.owner.tick(self.now, &self.policy.rules, &mut self.decisions);
+        self.publish_decisions();
+        for (total, missed) in self.counters.timed_out.iter_mut().zip(self.connections.sweep(self.now)) {
+            *total += missed;
+        }
+    }
+
+    /// Says what was decided: to this replica, to all others, and to the control thread.
+    fn publish_decisions(&mut self) {
+        let mut decisions = std::mem::take(&mut self.decisions);
+        let made = self.clock.nanos();
+        for decision in decisions.drain(..) {
+            self.replica.apply(&decision);
+            if let Act::Ban(ban) = decision.act {
+                self.counters.bans.add(ban.pattern);
+            }
+            self.counters.fell_behind += self.exchange.decide(decision, made) as u64;
+            self.announce(Event::Decided(decision));
+        }
+        self.decisions = decisions;
+    }
+
+    fn announce(&mut self, event: Event) {
+        self.announced = true;
+        if self.events.push(event).is_err() {
+            self.counters.events_dropped += 1;
+        }
+    }
+
+    /// The verdict about an address.
+    #[inline]
+    pub fn judge(&self, address: Address) -> Verdict {
+        judge(&self.policy, &self.replica, address, self.now)
+    }
+
+    fn report(&self) -> Report {
+        Report {
+            counters: self.counters.clone(),
+            counting: self.owner.counting(),
+            remembered: self.owner.remembered(),
+            banned: self.owner.banned(),
+            replica: self.replica.len(),
+            banned_by: self.owner.banned_by().clone(),
+            evicted: self.owner.evicted(),
+            backlog: self.exchange.backlog(),
+            connections: Service::ALL.map(|service| self.spread.count(service, self.index)),
+            matcher_cache_bytes: self.scratch.memory_usage(),
+            policy: self.policy.number,
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What a shard counts: plain numbers of its own, copied out when the control thread asks.
+
+use super::listen::Service;
+use crate::engine::ban::ByPattern;
+use crate::engine::owner::Outcome;
+use crate::wire::syslog::{FrameFault, Malformed};
+
+/// Upper bounds of the buckets of [`Lag`], in microseconds; one more holds the rest.
+pub const LAG_BOUNDS_MICROS: [u64; 15] =
+    [10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000];
+
+/// How long decisions took from the owner to this replica.
+#[derive(Clone, Debug, Default)]
+pub struct Lag {
+    pub buckets: [u64; LAG_BOUNDS_MICROS.len() + 1],
+    pub max_nanos: u64,
+}
+
+impl Lag {
+    pub fn record(&mut self, nanos: u64) {
+        let bucket = LAG_BOUNDS_MICROS.partition_point(|bound| bound * 1000 < nanos);
+        if let Some(count) = self.buckets.get_mut(bucket) {
+            *count += 1;
+        }
+        self.max_nanos = self.max_nanos.max(nanos);
+    }
+}
+
+/// Everything that happened on one shard since it started.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    /// Datagrams received, whatever became of them.
+    pub datagrams: u64,
+    /// Frames taken from syslog connections.
+    pub frames: u64,
+    /// Datagrams that the kernel dropped because the shard did not keep up.
+    pub datagrams_dropped: u64,
+    /// Datagrams longer than the limit.
+    pub datagrams_too_long: u64,
+    /// Datagrams and connections of senders that are not allowed.
+    pub senders_refused: u64,
+    /// Records that could not be read, by [`Malformed::ALL`].
+    pub malformed: [u64; Malformed::ALL.len()],
+    /// Frames that were lost, by [`FrameFault::ALL`].
+    pub frame_faults: [u64; FrameFault::ALL.len()],
+    /// Records of programs that no pattern speaks of.
+    pub not_watched: u64,
+    /// Records that no pattern matches.
+    pub unmatched: u64,
+    /// Records that a pattern matches, but with no address where it should be.
+    pub no_address: u64,
+    /// Matches whose client is on the allowlist.
+    pub allowed_matches: u64,
+    pub matches: ByPattern,
+    /// Bans decided here.
+    pub bans: ByPattern,
+    /// Failures counted, those of clients already banned, and those that led to a ban.
+    pub counted: u64,
+    pub already_banned: u64,
+    pub banned: u64,
+    /// Times that taking in lines paused because an owner did not keep up.
+    pub pauses: u64,
+    /// Replicas that fell behind, and snapshots sent to them.
+    pub fell_behind: u64,
+    pub snapshots: u64,
+    /// Decisions of others that were applied here.
+    pub applied: u64,
+    pub lag: Lag,
+    /// Announcements to the control thread that found its ring full.
+    pub events_dropped: u64,
+    /// Questions by answer.
+    pub questions_allowed: u64,
+    pub questions_denied: u64,
+    pub questions_unknown: u64,
+    /// Requests that were answered otherwise: health, readiness, not found.
+    pub requests_other: u64,
+    /// Requests refused as malformed or too large.
+    pub requests_refused: u64,
+    /// Connections by service: accepted here, handed to another shard, refused for want of room, accepting failed, cut for
+    /// missing their deadline.
+    pub accepted: [u64; Service::COUNT],
+    pub handed_over: [u64; Service::COUNT],
+    pub refused: [u64; Service::COUNT],
+    pub accept_faults: [u64; Service::COUNT],
+    pub timed_out: [u64; Service::COUNT],
+}
+
+impl Counters {
+    /// One method per happening that has a reason; plain ones are counted where they happen.
+    pub fn malformed(&mut self, why: Malformed) {
+        if let Some(at) = Malformed::ALL.iter().position(|known| *known == why) {
+            self.malformed[at] += 1;
+        }
+    }
+
+    pub fn frame_fault(&mut self, why: FrameFault) {
+        if let Some(at) = FrameFault::ALL.iter().position(|known| *known == why) {
+            self.frame_faults[at] += 1;
+        }
+    }
+
+    pub fn outcome(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Counted => self.counted += 1,
+            Outcome::AlreadyBanned => self.already_banned += 1,
+            Outcome::Banned => self.banned += 1,
+        }
+    }
+}

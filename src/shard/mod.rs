@@ -1,0 +1,369 @@
+//! Shards: one thread per core, each with its own event loop, sockets, replica and clients.
+//!
+//! A shard shares nothing that changes, save three things it touches only when it sleeps, wakes or accepts: the rings
+//! and bells of [`exchange`], and the counts of connections in [`handover`]. It takes no lock, reads no file, makes no
+//! blocking call, and logs nothing: what an operator should know goes to the control thread as an [`Event`].
+//!
+//! [`start`] makes all of them or none. [`core`] is what a shard does, [`turn`] when; [`datagrams`], [`stream`] and
+//! [`question`] are its front ends.
+
+mod accept;
+mod clock;
+mod connections;
+mod core;
+mod counters;
+mod datagrams;
+mod driver;
+mod exchange;
+mod handover;
+mod listen;
+mod question;
+mod readiness;
+mod signal;
+mod stream;
+mod system;
+mod turn;
+
+pub use self::clock::Clock;
+pub use self::core::{Command, Event, Report};
+pub use counters::{Counters, LAG_BOUNDS_MICROS, Lag};
+pub use driver::{Driver, NoRing, Wish, raise_limits};
+pub use exchange::Bell;
+pub use listen::{Addresses, ListenFault, Service, Sockets, open};
+
+use self::core::{Core, Parts};
+use crate::engine::ban::OwnerHash;
+use crate::engine::owner::Owner;
+use crate::engine::policy::Policy;
+use crate::engine::replica::Replica;
+use crate::engine::table::HashKey;
+use exchange::Exchange;
+use handover::{Handover, Spread};
+use readiness::Readiness;
+use rtrb::{Consumer, Producer, RingBuffer};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use std::fmt;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use turn::Shard;
+
+/// Commands on their way to one shard: a few a second at most.
+const COMMANDS: usize = 256;
+
+/// Announcements on their way to the control thread: a quarter of a second of the worst ban storm yet imagined (50,000
+/// decisions a second on one shard).
+const EVENTS: usize = 16 << 10;
+
+/// What does not change while the shards run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub shards: usize,
+    pub pin: bool,
+    pub wish: Wish,
+    pub message_bytes_max: usize,
+    /// Most connections by service, over all shards.
+    pub connections_max: [usize; Service::COUNT],
+    /// A question must be complete within this after its connection was opened or the last one answered.
+    pub read_timeout: Duration,
+    /// An answer must be taken within this.
+    pub write_timeout: Duration,
+    /// What `/health` says of this program.
+    pub version: &'static str,
+}
+
+/// Keys of the hashes, drawn at random by whoever starts the shards.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    pub tables: HashKey,
+    pub owners: HashKey,
+}
+
+/// Why the shards could not be started. `Display` is a sentence that says what to do.
+#[derive(Debug)]
+pub enum StartFault {
+    NoRing(NoRing),
+    /// No event loop at all.
+    NoLoop(io::Error),
+    NoBell(io::Error),
+    NoThread(io::Error),
+}
+
+impl fmt::Display for StartFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartFault::NoRing(why) => why.fmt(f),
+            StartFault::NoLoop(why) => write!(f, "cannot make an event loop: {why}. Are there too many open files?"),
+            StartFault::NoBell(why) => write!(f, "cannot make an eventfd: {why}. Are there too many open files?"),
+            StartFault::NoThread(why) => write!(f, "cannot start a thread: {why}. Is there a limit on tasks?"),
+        }
+    }
+}
+
+/// All running shards, as the control thread holds them.
+#[derive(Debug)]
+pub struct Shards {
+    /// What drives them.
+    pub driver: Driver,
+    /// Why not io_uring, where it was wished for.
+    pub no_ring: Option<NoRing>,
+    /// The clock that all of them share.
+    pub clock: Clock,
+    /// Rung when a shard has announced something.
+    pub bell: Arc<Bell>,
+    links: Vec<Link>,
+}
+
+#[derive(Debug)]
+struct Link {
+    commands: Producer<Command>,
+    events: Consumer<Event>,
+    bell: Arc<Bell>,
+    thread: JoinHandle<()>,
+}
+
+impl Shards {
+    pub fn len(&self) -> usize {
+        self.links.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.links.is_empty()
+    }
+
+    /// Tells every shard. False if one has stopped taking commands: its ring is full.
+    pub fn tell(&mut self, command: impl Fn() -> Command) -> bool {
+        let mut all = true;
+        for link in &mut self.links {
+            all &= link.commands.push(command()).is_ok();
+            link.bell.ring();
+        }
+        all
+    }
+
+    /// What the shards have announced, with the index of each; `None` if nothing.
+    pub fn next_event(&mut self) -> Option<(usize, Event)> {
+        self.links.iter_mut().enumerate().find_map(|(index, link)| Some((index, link.events.pop().ok()?)))
+    }
+
+    /// Whether a shard's thread has ended.
+    pub fn any_ended(&self) -> bool {
+        self.links.iter().any(|link| link.thread.is_finished())
+    }
+
+    /// Whether all have.
+    pub fn all_ended(&self) -> bool {
+        self.links.iter().all(|link| link.thread.is_finished())
+    }
+}
+
+/// Cores that this process may run on, in their order.
+pub fn available_cores() -> Vec<usize> {
+    let allowed = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
+    let mut cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect();
+    // A container's quota is less than its cores: more shards than it pays for would only wait for each other.
+    let paid = std::thread::available_parallelism().map_or(1, usize::from);
+    cores.truncate(paid);
+    cores
+}
+
+/// Starts all shards on sockets that are already open. They serve from when this returns.
+///
+/// # Errors
+///
+/// If io_uring was asked for and cannot be had, or the system gives no threads or descriptors. Then none runs.
+pub fn start(plan: &Plan, keys: &Keys, policy: &Arc<Policy>, sockets: Vec<Sockets>) -> Result<Shards, StartFault> {
+    let clock = Clock::start();
+    let bell = || Bell::new().map(Arc::new).map_err(StartFault::NoBell);
+    let bells = (0..plan.shards).map(|_| bell()).collect::<Result<Vec<_>, _>>()?;
+    let control_bell = bell()?;
+    let spread = Spread::new(plan.shards);
+    let cores = available_cores();
+    let (driver, no_ring) = match plan.wish {
+        Wish::Epoll => (Driver::Epoll, None),
+        Wish::Auto | Wish::IoUring => match driver::probe() {
+            Ok(driver) => (driver, None),
+            Err(why) if plan.wish == Wish::IoUring => return Err(StartFault::NoRing(why)),
+            Err(why) => (Driver::Epoll, Some(why)),
+        },
+    };
+
+    let mut starters = Vec::new();
+    let mut links = Vec::new();
+    let parts = Exchange::all(&bells).into_iter().zip(&bells).zip(sockets).enumerate();
+    for (index, ((exchange, bell), sockets)) in parts {
+        let (commands, command_ring) = RingBuffer::new(COMMANDS);
+        let (event_ring, events) = RingBuffer::new(EVENTS);
+        let tracked_max = policy.rules.tracked_max;
+        let make = {
+            let (plan, keys, policy) = (plan.clone(), keys.clone(), Arc::clone(policy));
+            let (spread, bell, control_bell) = (spread.clone(), Arc::clone(bell), Arc::clone(&control_bell));
+            move || {
+                Core::new(Parts {
+                    index,
+                    shards: plan.shards,
+                    clock,
+                    policy,
+                    spread,
+                    connections_max: plan.connections_max,
+                    replica: Replica::new(keys.tables.clone()),
+                    owner: Owner::new(index as u16, tracked_max, keys.tables),
+                    owner_hash: OwnerHash::new(keys.owners),
+                    exchange,
+                    commands: command_ring,
+                    events: event_ring,
+                    bell,
+                    control_bell,
+                })
+            }
+        };
+        let core = plan.pin.then(|| cores.get(index % cores.len().max(1)).copied()).flatten();
+        let (said, says) = mpsc::channel();
+        let (told, tells) = mpsc::channel();
+        let (plan, bell_of_shard) = (plan.clone(), Arc::clone(bell));
+        let thread = std::thread::Builder::new()
+            .name(format!("shard-{index}"))
+            .spawn(move || {
+                if let Some(core) = core {
+                    let mut only = CpuSet::new();
+                    only.set(core);
+                    let _ = sched_setaffinity(None, &only);
+                }
+                prepare(driver, &said, &tells, |runtime| {
+                    serve(runtime, make, &plan, &bell_of_shard, sockets);
+                });
+            })
+            .map_err(StartFault::NoThread)?;
+        starters.push(Starter { says, told });
+        links.push(Link { commands, events, bell: Arc::clone(bell), thread });
+    }
+    let (driver, no_ring) = agree(plan, driver, no_ring, &starters)?;
+    Ok(Shards { driver, no_ring, clock, bell: control_bell, links })
+}
+
+/// The starting thread's ends towards one shard that is being prepared.
+struct Starter {
+    says: mpsc::Receiver<io::Result<()>>,
+    told: mpsc::Sender<Go>,
+}
+
+/// What a prepared shard is told.
+enum Go {
+    /// Serve with the loop you have.
+    Serve,
+    /// Another shard could not have its ring: make an epoll loop instead.
+    Rebuild,
+}
+
+/// Has all shards run the same driver: if one cannot have its ring, none keeps it.
+fn agree(
+    plan: &Plan,
+    driver: Driver,
+    no_ring: Option<NoRing>,
+    starters: &[Starter],
+) -> Result<(Driver, Option<NoRing>), StartFault> {
+    let all_built = || -> Option<io::Error> {
+        let said =
+            starters.iter().map(|starter| starter.says.recv().unwrap_or_else(|_| Err(io::Error::other("it ended"))));
+        said.fold(None, |fault, built| fault.or(built.err()))
+    };
+    let tell = |go: fn() -> Go| starters.iter().for_each(|starter| drop(starter.told.send(go())));
+    match (all_built(), driver) {
+        (None, _) => {
+            tell(|| Go::Serve);
+            Ok((driver, no_ring))
+        }
+        (Some(fault), Driver::Epoll) => Err(StartFault::NoLoop(fault)),
+        (Some(fault), Driver::IoUring { .. }) => {
+            let why = NoRing::new(fault, plan.shards);
+            if plan.wish == Wish::IoUring {
+                return Err(StartFault::NoRing(why));
+            }
+            tell(|| Go::Rebuild);
+            if let Some(fault) = all_built() {
+                return Err(StartFault::NoLoop(fault));
+            }
+            tell(|| Go::Serve);
+            Ok((Driver::Epoll, Some(why)))
+        }
+    }
+}
+
+/// On the shard's own thread: builds its loop, says how that went, and serves when told to.
+fn prepare(
+    driver: Driver,
+    said: &mpsc::Sender<io::Result<()>>,
+    tells: &mpsc::Receiver<Go>,
+    serve: impl FnOnce(driver::Runtime),
+) {
+    let mut runtime = None;
+    let mut say = |built: io::Result<driver::Runtime>| {
+        let result = built.map(|built| runtime = Some(built));
+        drop(said.send(result));
+        runtime.take()
+    };
+    let mut built = say(driver.build());
+    // A closed channel means that starting was given up.
+    while let Ok(go) = tells.recv() {
+        match go {
+            Go::Rebuild => {
+                drop(built.take());
+                built = say(Driver::Epoll.build());
+            }
+            Go::Serve => {
+                if let Some(runtime) = built.take() {
+                    serve(runtime);
+                }
+                return;
+            }
+        }
+    }
+}
+
+/// Runs a shard until it is told to stop.
+fn serve(mut runtime: driver::Runtime, make: impl FnOnce() -> Core, plan: &Plan, bell: &Arc<Bell>, sockets: Sockets) {
+    runtime.block_on(async {
+        let shard = Shard::new(make());
+        let plan = plan.clone();
+        let message_bytes_max = plan.message_bytes_max;
+        if let Some(socket) = sockets.syslog_udp {
+            monoio::spawn(datagrams::run(shard.clone(), socket, message_bytes_max));
+        }
+        listen_for(&shard, sockets.syslog_tcp, Service::Syslog);
+        listen_for(&shard, sockets.question, Service::Question);
+        monoio::spawn(shard.clone().settle(move |shard: &Shard, arrival: Handover| match arrival.service {
+            Service::Syslog => drop(monoio::spawn(stream::run(shard.clone(), arrival, message_bytes_max))),
+            Service::Question => drop(monoio::spawn(question::run(shard.clone(), arrival, plan.clone()))),
+        }));
+        monoio::spawn(shard.clone().retry());
+        monoio::spawn(shard.clone().tick());
+        monoio::spawn(wake(shard.clone(), Arc::clone(bell)));
+        // The first turn announces the policy.
+        shard.turn(|_| {});
+        shard.stopped().await;
+    });
+    // Operations may be in flight, and the process is about to end: the kernel cleans up after both.
+    std::mem::forget(runtime);
+}
+
+fn listen_for(shard: &Shard, listener: Option<OwnedFd>, service: Service) {
+    let Some(listener) = listener else { return };
+    // A second name for the same listener: the task waits on it, and draining takes what still waits in it.
+    if let Ok(copy) = listener.try_clone() {
+        shard.turn(|core| core.add_listener(service, copy));
+        monoio::spawn(accept::run(shard.clone(), listener, service));
+    }
+}
+
+/// Begins a turn whenever another thread has rung.
+async fn wake(shard: Shard, bell: Arc<Bell>) {
+    use std::os::fd::AsFd;
+    let Ok(readiness) = bell.as_fd().try_clone_to_owned().and_then(Readiness::new) else { return };
+    loop {
+        readiness.readable().await;
+        bell.silence();
+        shard.turn(|_| {});
+    }
+}
