@@ -10,7 +10,9 @@
 //! - [`control`] steers: policies, logs, metrics, signals.
 //! - [`cli`] is what people type.
 
+pub mod cli;
 pub mod config;
+pub mod control;
 pub mod engine;
 pub mod shard;
 pub mod wire;

@@ -1,0 +1,120 @@
+//! What people type.
+
+mod check;
+mod matching;
+
+use crate::config::{self, Faults};
+use crate::control::{self, About, RunFault};
+use clap::{Parser, Subcommand, ValueEnum};
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The configuration is wrong, or the command line.
+const EXIT_CONFIGURATION: u8 = 2;
+
+/// Something went wrong at run time.
+const EXIT_RUN_TIME: u8 = 1;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+const COMMIT: &str = env!("MAILFAIL2BAN_COMMIT");
+const VERSION_LINE: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("MAILFAIL2BAN_COMMIT"), ")");
+
+#[derive(Parser)]
+#[command(
+    name = "mailfail2ban",
+    version = VERSION_LINE,
+    about = "Bans the clients that fail to log in to your mail servers",
+    long_about = "Receives the logs of mail daemons by syslog, recognises failed logins, counts them per client, and \
+                  bans who fails too often. Proxies in front of the daemons ask it whether a client may come in.\n\n\
+                  Without a command it runs the server.",
+    after_help = "Settings come from --config FILE, else ./config.yaml, else /etc/mailfail2ban/config.yaml. Each can be \
+                  overridden by an environment variable: ban.max_attempts by FAIL2BAN_BAN_MAX_ATTEMPTS.\n\n\
+                  Exit status: 0 all well, 1 something went wrong while running, 2 the configuration or the command \
+                  line is wrong."
+)]
+struct Arguments {
+    /// The configuration file
+    #[arg(short, long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server (the default)
+    ///
+    /// It runs until it gets SIGTERM or SIGINT, and reads its configuration again when it gets SIGHUP.
+    Run,
+    /// Say whether the configuration is right, and nothing else
+    ///
+    /// Everything that is wrong is reported at once, with its line. Patterns are compiled and their examples tried.
+    Check,
+    /// Try the configured patterns on a log file
+    ///
+    /// For every line that tells of failed logins, one JSON object goes to standard output; a summary of all lines
+    /// goes to standard error.
+    Match {
+        /// How to print what matched
+        #[arg(long, value_enum, default_value_t = Format::Json)]
+        format: Format,
+        /// The log file; - is standard input
+        file: PathBuf,
+    },
+    /// Print a configuration with every setting, its default and its reason
+    Config,
+}
+
+/// How matches are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// One JSON object a line
+    Json,
+    /// A table for people
+    Text,
+}
+
+/// Does what the command line says. Returns the exit status.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let located = |explicit: Option<PathBuf>| config::locate(explicit.as_deref());
+    let result = match arguments.command {
+        None | Some(Command::Run) => {
+            let about = About { version: VERSION, commit: COMMIT };
+            located(arguments.config).map_err(RunFault::from).and_then(|path| control::run(&path, about))
+        }
+        Some(Command::Check) => located(arguments.config).and_then(|path| check::run(&path)).map_err(RunFault::from),
+        Some(Command::Match { format, file }) => {
+            located(arguments.config).map_err(RunFault::from).and_then(|path| matching::run(&path, &file, format))
+        }
+        Some(Command::Config) => {
+            print(&config::document());
+            Ok(())
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(RunFault::Configuration(faults)) => complain(&configuration(&faults), EXIT_CONFIGURATION),
+        Err(fault @ RunFault::Machine(_)) => complain(&fault, EXIT_RUN_TIME),
+    }
+}
+
+fn complain(fault: &impl Display, status: u8) -> ExitCode {
+    for line in fault.to_string().lines() {
+        eprintln!("mailfail2ban: {line}");
+    }
+    ExitCode::from(status)
+}
+
+fn configuration(faults: &Faults) -> String {
+    let count = faults.as_slice().len();
+    let noun = if count == 1 { "fault" } else { "faults" };
+    format!("{faults}\n{count} {noun} in the configuration")
+}
+
+/// Prints to standard output. Whoever reads may have had enough (`| head`); that is no fault.
+fn print(text: &str) {
+    use std::io::Write as _;
+    drop(std::io::stdout().write_all(text.as_bytes()));
+}

@@ -1,0 +1,213 @@
+//! Prometheus metrics: collected from the shards' own counters when somebody asks for them.
+
+use crate::engine::ban::{Act, Decision};
+use crate::engine::policy::Policy;
+use crate::shard::{LAG_BOUNDS_MICROS, Report, Service};
+use crate::wire::syslog::{FrameFault, Malformed};
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use metrics::{counter, gauge, histogram, with_local_recorder};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+
+/// Buckets of the durations of bans, in seconds: five minutes to three days.
+const BAN_SECONDS: [f64; 10] =
+    [300.0, 600.0, 1_800.0, 3_600.0, 7_200.0, 21_600.0, 43_200.0, 86_400.0, 172_800.0, 259_200.0];
+
+/// Who waits for the metrics.
+pub type Scrape = oneshot::Sender<String>;
+
+/// Everything that is exported.
+pub struct Metrics {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    /// What was already exported of each shard's histogram of lags.
+    lags: Vec<[u64; LAG_BOUNDS_MICROS.len() + 1]>,
+}
+
+impl Metrics {
+    pub fn new(shards: usize) -> Metrics {
+        let lag_seconds = LAG_BOUNDS_MICROS.map(|micros| micros as f64 / 1e6);
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Full("fail2ban_ban_duration_seconds".to_owned()), &BAN_SECONDS)
+            .and_then(|builder| {
+                let lag = Matcher::Full("fail2ban_replica_lag_seconds".to_owned());
+                builder.set_buckets_for_metric(lag, &lag_seconds)
+            })
+            .expect("the lists of buckets are not empty")
+            .build_recorder();
+        let handle = recorder.handle();
+        Metrics { recorder, handle, lags: vec![Default::default(); shards] }
+    }
+
+    /// What is known when the program has started.
+    pub fn started(&self, version: &'static str, commit: &'static str, driver: &'static str, shards: usize) {
+        with_local_recorder(&self.recorder, || {
+            gauge!("fail2ban_build_info", "version" => version, "commit" => commit).set(1.0);
+            gauge!("fail2ban_driver_info", "driver" => driver).set(1.0);
+            gauge!("fail2ban_shards").set(shards as f64);
+        });
+    }
+
+    pub fn reloaded(&self, success: bool) {
+        let status = if success { "success" } else { "error" };
+        with_local_recorder(&self.recorder, || {
+            counter!("fail2ban_config_reloads_total", "source" => "file", "status" => status).increment(1);
+        });
+    }
+
+    pub fn decided(&self, decision: &Decision, policy: &Policy) {
+        if let Act::Ban(ban) = &decision.act {
+            let seconds = ban.until.since(decision.at).as_secs_f64();
+            let pattern = policy.name(ban.pattern).to_owned();
+            with_local_recorder(&self.recorder, || {
+                histogram!("fail2ban_ban_duration_seconds", "pattern" => pattern).record(seconds);
+            });
+        }
+    }
+
+    /// Renders everything, from one report of each shard that answered.
+    pub fn render(&mut self, reports: &[Option<Box<Report>>], policy: &Policy, uptime: Duration) -> String {
+        let lags = &mut self.lags;
+        with_local_recorder(&self.recorder, || {
+            gauge!("fail2ban_uptime_seconds").set(uptime.as_secs_f64());
+            gauge!("fail2ban_config_patterns_loaded").set(policy.matcher.len() as f64);
+            gauge!("fail2ban_policy_number").set(policy.number as f64);
+            gauge!("fail2ban_shards_answering").set(reports.iter().flatten().count() as f64);
+            let complete = reports.iter().flatten().count() == reports.len();
+            if complete {
+                totals(&reports.iter().flatten().collect::<Vec<_>>(), policy);
+            }
+            for ((shard, report), lag) in reports.iter().enumerate().zip(lags) {
+                if let Some(report) = report {
+                    of_shard(shard, report, lag);
+                }
+            }
+        });
+        self.handle.render()
+    }
+}
+
+/// Sums over all shards. Only made when all have answered: a sum without one of them would seem to go back.
+fn totals(reports: &[&Box<Report>], policy: &Policy) {
+    let sum = |of: fn(&Report) -> u64| reports.iter().map(|report| of(report)).sum::<u64>();
+    let size = |of: fn(&Report) -> usize| reports.iter().map(|report| of(report)).sum::<usize>() as f64;
+    let set = |name: &'static str, label: (&'static str, &'static str), of: fn(&Report) -> u64| {
+        counter!(name, label.0 => label.1).absolute(sum(of));
+    };
+
+    set("fail2ban_syslog_received_total", ("transport", "udp"), |r| r.counters.datagrams);
+    set("fail2ban_syslog_received_total", ("transport", "tcp"), |r| r.counters.frames);
+    set("fail2ban_syslog_records_total", ("result", "not_watched"), |r| r.counters.not_watched);
+    set("fail2ban_syslog_records_total", ("result", "unmatched"), |r| r.counters.unmatched);
+    set("fail2ban_syslog_records_total", ("result", "no_address"), |r| r.counters.no_address);
+    set("fail2ban_syslog_records_total", ("result", "matched"), |r| r.counters.matches.counts().iter().sum());
+    set("fail2ban_syslog_dropped_total", ("reason", "kernel_buffer_full"), |r| r.counters.datagrams_dropped);
+    set("fail2ban_syslog_dropped_total", ("reason", "datagram_too_long"), |r| r.counters.datagrams_too_long);
+    set("fail2ban_syslog_dropped_total", ("reason", "sender_not_allowed"), |r| r.counters.senders_refused);
+    for (at, why) in Malformed::ALL.iter().enumerate() {
+        let count = reports.iter().map(|report| report.counters.malformed[at]).sum();
+        counter!("fail2ban_syslog_malformed_total", "reason" => why.name()).absolute(count);
+    }
+    for (at, why) in FrameFault::ALL.iter().enumerate() {
+        let count = reports.iter().map(|report| report.counters.frame_faults[at]).sum();
+        counter!("fail2ban_syslog_malformed_total", "reason" => format!("frame_{}", why.name())).absolute(count);
+    }
+
+    set("fail2ban_failures_total", ("result", "counted"), |r| r.counters.counted);
+    set("fail2ban_failures_total", ("result", "already_banned"), |r| r.counters.already_banned);
+    set("fail2ban_failures_total", ("result", "banned"), |r| r.counters.banned);
+    set("fail2ban_failures_total", ("result", "whitelisted"), |r| r.counters.allowed_matches);
+    let mut patterns: Vec<_> = (0..).zip(policy.names.iter()).collect();
+    patterns.dedup_by_key(|(_, name)| (*name).clone());
+    for (at, name) in patterns {
+        let at: usize = at;
+        let of = |counts: &[u64]| counts.get(at).copied().unwrap_or(0);
+        let pattern = name.to_string();
+        let matches = reports.iter().map(|report| of(report.counters.matches.counts())).sum();
+        counter!("fail2ban_pattern_matches_total", "pattern" => pattern.clone()).absolute(matches);
+        let bans = reports.iter().map(|report| of(report.counters.bans.counts())).sum();
+        counter!("fail2ban_bans_total", "pattern" => pattern.clone()).absolute(bans);
+        let current = reports.iter().map(|report| of(report.banned_by.counts())).sum::<u64>();
+        gauge!("fail2ban_current_bans", "pattern" => pattern).set(current as f64);
+    }
+
+    let question = |result: &'static str, of: fn(&Report) -> u64| {
+        counter!("fail2ban_requests_total", "service" => "nginx", "result" => result).absolute(sum(of));
+    };
+    question("allowed", |r| r.counters.questions_allowed);
+    question("denied", |r| r.counters.questions_denied);
+    question("unknown", |r| r.counters.questions_unknown);
+    question("other", |r| r.counters.requests_other);
+    question("refused", |r| r.counters.requests_refused);
+    for service in Service::ALL {
+        let at = service as usize;
+        let count = |event: &'static str, value: u64| {
+            counter!("fail2ban_connections_total", "service" => service.name(), "event" => event).absolute(value);
+        };
+        count("accepted", reports.iter().map(|r| r.counters.accepted[at]).sum());
+        count("handed_over", reports.iter().map(|r| r.counters.handed_over[at]).sum());
+        count("refused", reports.iter().map(|r| r.counters.refused[at]).sum());
+        count("accept_failed", reports.iter().map(|r| r.counters.accept_faults[at]).sum());
+        count("timed_out", reports.iter().map(|r| r.counters.timed_out[at]).sum());
+    }
+
+    gauge!("fail2ban_tracked", "what" => "counting").set(size(|r| r.counting));
+    gauge!("fail2ban_tracked", "what" => "offenders").set(size(|r| r.remembered));
+    counter!("fail2ban_evicted_total", "what" => "counting").absolute(sum(|r| r.evicted.0));
+    counter!("fail2ban_evicted_total", "what" => "offenders").absolute(sum(|r| r.evicted.1));
+    counter!("fail2ban_ingest_pauses_total").absolute(sum(|r| r.counters.pauses));
+    counter!("fail2ban_replica_fell_behind_total").absolute(sum(|r| r.counters.fell_behind));
+    counter!("fail2ban_replica_snapshots_total").absolute(sum(|r| r.counters.snapshots));
+    counter!("fail2ban_events_dropped_total").absolute(sum(|r| r.counters.events_dropped));
+}
+
+/// What is only meaningful for one shard.
+fn of_shard(shard: usize, report: &Report, exported: &mut [u64; LAG_BOUNDS_MICROS.len() + 1]) {
+    let shard = shard.to_string();
+    gauge!("fail2ban_shard_replica_bans", "shard" => shard.clone()).set(report.replica as f64);
+    gauge!("fail2ban_shard_policy_number", "shard" => shard.clone()).set(report.policy as f64);
+    gauge!("fail2ban_shard_backlog", "shard" => shard.clone()).set(report.backlog as f64);
+    gauge!("fail2ban_shard_matcher_cache_bytes", "shard" => shard.clone()).set(report.matcher_cache_bytes as f64);
+    gauge!("fail2ban_replica_lag_max_seconds", "shard" => shard.clone())
+        .set(report.counters.lag.max_nanos as f64 / 1e9);
+    let questions = report.counters.questions_allowed + report.counters.questions_denied;
+    counter!("fail2ban_shard_questions_total", "shard" => shard.clone()).absolute(questions);
+    let records = report.counters.datagrams + report.counters.frames;
+    counter!("fail2ban_shard_records_total", "shard" => shard.clone()).absolute(records);
+    for service in Service::ALL {
+        let connections = report.connections[service as usize] as f64;
+        gauge!("fail2ban_shard_connections", "shard" => shard.clone(), "service" => service.name()).set(connections);
+    }
+    let lag = histogram!("fail2ban_replica_lag_seconds");
+    for (at, (now, before)) in report.counters.lag.buckets.iter().zip(exported).enumerate() {
+        // Within a bucket every value counts as its upper bound, so the sum is an upper estimate.
+        let micros = LAG_BOUNDS_MICROS.get(at).copied().unwrap_or(2 * LAG_BOUNDS_MICROS[LAG_BOUNDS_MICROS.len() - 1]);
+        let new = usize::try_from(now.saturating_sub(*before)).unwrap_or(usize::MAX);
+        if new > 0 {
+            lag.record_many(micros as f64 / 1e6, new);
+        }
+        *before = *now;
+    }
+}
+
+/// Serves the metrics: each request is passed on to whoever asks the shards.
+pub async fn serve(listener: TcpListener, path: &str, scrapes: mpsc::Sender<Scrape>) -> std::io::Result<()> {
+    let router = Router::new().route(path, get(answer)).with_state(scrapes);
+    axum::serve(listener, router).await
+}
+
+async fn answer(State(scrapes): State<mpsc::Sender<Scrape>>) -> Response {
+    let (scrape, rendered) = oneshot::channel();
+    if scrapes.send(scrape).await.is_ok()
+        && let Ok(text) = rendered.await
+    {
+        return ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response();
+    }
+    StatusCode::SERVICE_UNAVAILABLE.into_response()
+}

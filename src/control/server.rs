@@ -1,0 +1,404 @@
+//! The server as a whole: start everything or nothing, keep it steered, end it in order.
+
+use super::journal;
+use super::log::Log;
+use super::metrics::{self, Metrics, Scrape};
+use super::publish::Publisher;
+use crate::config::{self, Driver, Faults, Settings};
+use crate::engine::policy::Policy;
+use crate::engine::table::{HashKey, hash_key};
+use crate::shard::{
+    Addresses, Bell, Command, Event, Keys, Plan, Report, Shards, Wish, available_cores, open, raise_limits, start,
+};
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::net::unix::pipe;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// How long the shards have to answer a scrape.
+const REPORT_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How often it is checked whether all shards still run.
+const CHECK: Duration = Duration::from_secs(1);
+
+/// Events handled before signals and scrapes get their turn.
+const EVENTS_PER_TURN: usize = 1024;
+
+/// Why the server could not run. `Display` is for the operator, one fault a line.
+#[derive(Debug)]
+pub enum RunFault {
+    /// The configuration is wrong: exit status 2.
+    Configuration(Faults),
+    /// The machine does not give what is needed: exit status 1.
+    Machine(Vec<String>),
+}
+
+impl fmt::Display for RunFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RunFault::Configuration(faults) => faults.fmt(f),
+            RunFault::Machine(faults) => f.write_str(&faults.join("\n")),
+        }
+    }
+}
+
+impl From<Faults> for RunFault {
+    fn from(faults: Faults) -> RunFault {
+        RunFault::Configuration(faults)
+    }
+}
+
+fn machine(fault: impl fmt::Display) -> RunFault {
+    RunFault::Machine(vec![fault.to_string()])
+}
+
+/// What this program says of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct About {
+    pub version: &'static str,
+    pub commit: &'static str,
+}
+
+/// Runs the server by the configuration at `path` until it is told to end.
+///
+/// # Errors
+///
+/// If it cannot start; then nothing of it was started. Or if it cannot go on.
+pub fn run(path: &Path, about: About) -> Result<(), RunFault> {
+    let settings = config::load(path)?;
+    let shards = match settings.runtime.shards {
+        0 => available_cores().len().max(1),
+        wanted => wanted,
+    };
+    let keys = Keys { tables: random_key(), owners: random_key() };
+    let mut publisher = Publisher::new(shards, keys.tables.clone());
+    let source = path.display().to_string();
+    let policy = Arc::new(publisher.compile(&source, &settings)?);
+    let log = Log::start(&settings.log);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(machine)?;
+    runtime.block_on(async move {
+        // Before anything can be interrupted by them.
+        let signals = Signals::new().map_err(machine)?;
+        let (server, scrapes) = Server::start(path, about, settings, log, publisher, policy, &keys, shards)?;
+        server.steer(signals, scrapes).await
+    })
+}
+
+/// A key that nobody outside can know, from the randomness that the standard library seeds its tables with.
+fn random_key() -> HashKey {
+    hash_key(RandomState::new().hash_one(0u8))
+}
+
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+}
+
+/// Hears the bell that shards ring.
+struct Ear(pipe::Receiver);
+
+impl Ear {
+    fn new(bell: &Bell) -> std::io::Result<Ear> {
+        // tokio has no type for an eventfd. Its pipe is one in all but name: it waits for a descriptor and reads it.
+        bell.as_fd().try_clone_to_owned().and_then(pipe::Receiver::from_owned_fd_unchecked).map(Ear)
+    }
+
+    /// Waits until the bell was rung, and silences it.
+    async fn rung(&self) {
+        if self.0.readable().await.is_ok() {
+            // The second read finds nothing, and has tokio wait for the next time.
+            while self.0.try_read(&mut [0; 8]).is_ok() {}
+        }
+    }
+}
+
+struct Server {
+    path: PathBuf,
+    /// What the server was started with: what needs a restart is compared with this.
+    settings: Settings,
+    log: Log,
+    publisher: Publisher,
+    /// The newest policy; shards may still work by the one before.
+    policy: Arc<Policy>,
+    shards: Shards,
+    metrics: Metrics,
+    /// The policy that each shard works by.
+    adopted: Vec<u64>,
+    drained: usize,
+    collection: Option<Collection>,
+}
+
+/// Reports that are being collected for somebody.
+struct Collection {
+    scrapes: Vec<Scrape>,
+    reports: Vec<Option<Box<Report>>>,
+    deadline: Instant,
+}
+
+impl Server {
+    #[expect(clippy::too_many_arguments, reason = "one call site, where each is made")]
+    fn start(
+        path: &Path,
+        about: About,
+        settings: Settings,
+        log: Log,
+        publisher: Publisher,
+        policy: Arc<Policy>,
+        keys: &Keys,
+        shards: usize,
+    ) -> Result<(Server, mpsc::Receiver<Scrape>), RunFault> {
+        let source = path.display().to_string();
+        journal::settings_warnings(&source, &settings);
+        let open_files = raise_limits(shards);
+        let addresses = Addresses {
+            syslog_udp: settings.syslog.listen_udp(),
+            syslog_tcp: settings.syslog.listen_tcp(),
+            question: settings.nginx.listen_tcp(),
+        };
+        // All listeners are opened before the first thread starts, and all that cannot be are reported together.
+        let mut faults = Vec::new();
+        let opened = open(&addresses, shards).map_err(|more| faults.extend(more.iter().map(ToString::to_string)));
+        let listener = settings.prometheus.listen_tcp().map(|address| {
+            std::net::TcpListener::bind(address)
+                .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
+                .map_err(|why| faults.push(format!("cannot listen on tcp {address}: {why}. Change prometheus.port")))
+        });
+        let (Ok((sockets, remarks)), true) = (opened, faults.is_empty()) else {
+            return Err(RunFault::Machine(faults));
+        };
+        let plan = Plan {
+            shards,
+            pin: settings.runtime.pin,
+            wish: match settings.runtime.driver {
+                Driver::Auto => Wish::Auto,
+                Driver::IoUring => Wish::IoUring,
+                Driver::Epoll => Wish::Epoll,
+            },
+            message_bytes_max: settings.syslog.max_message_bytes,
+            connections_max: [settings.syslog.max_connections, settings.nginx.max_connections],
+            read_timeout: settings.nginx.read_timeout,
+            write_timeout: settings.nginx.write_timeout,
+            version: about.version,
+        };
+        let running = start(&plan, keys, &policy, sockets).map_err(machine)?;
+
+        let (scrape, scrapes) = mpsc::channel(16);
+        if let Some(Ok(listener)) = listener {
+            let listener = TcpListener::from_std(listener).map_err(machine)?;
+            let path = settings.prometheus.path.clone();
+            tokio::spawn(async move {
+                if let Err(why) = metrics::serve(listener, &path, scrape).await {
+                    journal::metrics_failed(why);
+                }
+            });
+        }
+        let metrics = Metrics::new(shards);
+        metrics.started(about.version, about.commit, running.driver.name(), shards);
+        for remark in remarks {
+            journal::remark(remark);
+        }
+        if let Some(why) = &running.no_ring {
+            journal::remark(format_args!("running on epoll. {why}"));
+        }
+        remarks_on(&settings, open_files);
+        journal::started(about.version, shards, running.driver.name(), &source, &policy);
+        for (service, protocol, address) in [
+            ("syslog", "udp", addresses.syslog_udp),
+            ("syslog", "tcp", addresses.syslog_tcp),
+            ("nginx", "tcp", addresses.question),
+            ("prometheus", "tcp", settings.prometheus.listen_tcp()),
+        ] {
+            if let Some(address) = address {
+                journal::listening(service, protocol, address);
+            }
+        }
+        let server = Server {
+            path: path.to_owned(),
+            settings,
+            log,
+            publisher,
+            policy,
+            shards: running,
+            metrics,
+            adopted: vec![0; shards],
+            drained: 0,
+            collection: None,
+        };
+        Ok((server, scrapes))
+    }
+
+    /// Steers the running server until it is told to end.
+    async fn steer(mut self, mut signals: Signals, mut scrapes: mpsc::Receiver<Scrape>) -> Result<(), RunFault> {
+        let bell = Arc::clone(&self.shards.bell);
+        let ear = Ear::new(&bell).map_err(machine)?;
+        let mut check = tokio::time::interval(CHECK);
+        loop {
+            self.take_events();
+            bell.sleep(|| !self.take_events());
+            let deadline = self.collection.as_ref().map(|collection| collection.deadline);
+            tokio::select! {
+                () = ear.rung() => bell.wake(),
+                _ = signals.hangup.recv() => self.reload(),
+                _ = signals.terminate.recv() => return self.end("SIGTERM", &ear).await,
+                _ = signals.interrupt.recv() => return self.end("SIGINT", &ear).await,
+                Some(scrape) = scrapes.recv() => self.collect(scrape),
+                () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                    self.answer_scrapes();
+                }
+                _ = check.tick() => {
+                    if self.shards.any_ended() {
+                        journal::shard_died();
+                        return Err(machine("a shard has ended by itself"));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads the configuration again and publishes it; one that is faulty changes nothing.
+    fn reload(&mut self) {
+        let source = self.path.display().to_string();
+        let compiled =
+            config::load(&self.path).and_then(|settings| Ok((self.publisher.compile(&source, &settings)?, settings)));
+        let (policy, settings) = match compiled {
+            Ok(compiled) => compiled,
+            Err(faults) => {
+                self.metrics.reloaded(false);
+                return journal::reload_refused(&faults);
+            }
+        };
+        journal::settings_warnings(&source, &settings);
+        journal::restart_needed(&config::restart_needed(&self.settings, &settings));
+        self.policy = Arc::new(policy);
+        self.log.set_level(&settings.log);
+        self.metrics.reloaded(true);
+        let policy = Arc::clone(&self.policy);
+        self.tell(|| Command::Adopt(Arc::clone(&policy)));
+    }
+
+    fn tell(&mut self, command: impl Fn() -> Command) {
+        if !self.shards.tell(command) {
+            journal::shard_deaf();
+        }
+    }
+
+    /// Handles what the shards have announced, up to a bound. True if there was anything.
+    fn take_events(&mut self) -> bool {
+        for handled in 0..EVENTS_PER_TURN {
+            let Some((shard, event)) = self.shards.next_event() else { return handled > 0 };
+            match event {
+                Event::Decided(decision) => {
+                    journal::decided(shard, &decision, &self.policy);
+                    self.metrics.decided(&decision, &self.policy);
+                }
+                Event::Adopted(number) => self.adopted_by(shard, number),
+                Event::Report(report) => self.reported_by(shard, report),
+                Event::Drained => self.drained += 1,
+            }
+        }
+        true
+    }
+
+    fn adopted_by(&mut self, shard: usize, number: u64) {
+        if let Some(adopted) = self.adopted.get_mut(shard) {
+            *adopted = number;
+        }
+        if self.adopted.iter().all(|adopted| *adopted == self.policy.number) {
+            journal::policy_in_force(&self.policy);
+            self.tell(|| Command::Ready);
+        }
+    }
+
+    fn collect(&mut self, scrape: Scrape) {
+        if let Some(collection) = &mut self.collection {
+            collection.scrapes.push(scrape);
+            return;
+        }
+        let reports = (0..self.shards.len()).map(|_| None).collect();
+        self.collection =
+            Some(Collection { scrapes: vec![scrape], reports, deadline: Instant::now() + REPORT_DEADLINE });
+        self.tell(|| Command::Report);
+    }
+
+    fn reported_by(&mut self, shard: usize, report: Box<Report>) {
+        let Some(collection) = &mut self.collection else { return };
+        if let Some(place) = collection.reports.get_mut(shard) {
+            *place = Some(report);
+        }
+        if collection.reports.iter().all(Option::is_some) {
+            self.answer_scrapes();
+        }
+    }
+
+    fn answer_scrapes(&mut self) {
+        let Some(collection) = self.collection.take() else { return };
+        let uptime = Duration::from_millis(self.shards.clock.now().millis());
+        let text = self.metrics.render(&collection.reports, &self.policy, uptime);
+        for scrape in collection.scrapes {
+            // Whoever asked may have gone.
+            drop(scrape.send(text.clone()));
+        }
+    }
+
+    /// Ends in order: stop listening, finish what was received, say what was decided, stop.
+    async fn end(mut self, signal: &str, ear: &Ear) -> Result<(), RunFault> {
+        journal::stopping(signal);
+        let allowed = self.settings.runtime.shutdown_deadline;
+        let deadline = Instant::now() + allowed;
+        self.tell(|| Command::Drain);
+        let bell = Arc::clone(&self.shards.bell);
+        loop {
+            while self.take_events() {}
+            if self.drained == self.shards.len() {
+                break;
+            }
+            bell.sleep(|| !self.take_events());
+            if tokio::time::timeout_at(deadline, ear.rung()).await.is_err() {
+                journal::deadline_missed(allowed);
+                break;
+            }
+            bell.wake();
+        }
+        self.tell(|| Command::Stop);
+        // A failure that one shard received as the last may have been counted by another after both had drained.
+        let last = Instant::now() + Duration::from_millis(100);
+        while !self.shards.all_ended() && Instant::now() < last {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        while self.take_events() {}
+        journal::stopped();
+        Ok(())
+    }
+}
+
+/// What an operator should think about again.
+fn remarks_on(settings: &Settings, open_files: Option<u64>) {
+    let connections = (settings.syslog.max_connections + settings.nginx.max_connections) as u64;
+    if let Some(open_files) = open_files.filter(|files| *files < connections + OTHER_FILES) {
+        journal::remark(format_args!(
+            "only {open_files} files can be open, fewer than syslog.max_connections and nginx.max_connections may need \
+             ({connections}); raise it with `ulimit -n` or LimitNOFILE="
+        ));
+    }
+}
+
+/// Open files beside connections: listeners, bells, rings, standard streams.
+const OTHER_FILES: u64 = 512;
