@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+#[expect(clippy::disallowed_methods, reason = "this runs before there is a program")]
 fn main() {
     println!("cargo::rerun-if-changed=.git/HEAD");
     println!("cargo::rerun-if-changed=.git/refs");

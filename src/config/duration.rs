@@ -35,7 +35,7 @@ impl fmt::Display for DurationFault {
                 if better == format!("{number}s") { Ok(()) } else { write!(f, " or {better}") }
             }
             DurationFault::UnknownUnit(unit) => {
-                write!(f, "{} is not a unit; there are d, h, m, s and ms", super::kind::quoted(unit))
+                write!(f, "{} is not a unit; there are d, h, m, s and ms", super::fault::quoted(unit))
             }
             DurationFault::Order => f.write_str("each unit can come once, the largest first, as in 1d12h30m"),
             DurationFault::TooLong => f.write_str("that is too long to count"),

@@ -3,7 +3,11 @@
 use std::error::Error;
 use std::fmt;
 
-use super::table::ENVIRONMENT_PREFIX;
+/// What the name of every environment variable begins with.
+pub const ENVIRONMENT_PREFIX: &str = "FAIL2BAN_";
+
+/// More than this of a wrong value is not repeated in a message.
+const QUOTED_CHARS_MAX: usize = 60;
 
 /// One thing that keeps a configuration from being used.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,6 +129,20 @@ impl fmt::Display for Placed<'_> {
         }
         f.write_str(self.message)
     }
+}
+
+/// A text from outside in quotes: on one line, without control characters, cut where it is long.
+pub(super) fn quoted(text: &str) -> String {
+    format!("\"{}\"", printable(text))
+}
+
+/// The same without the quotes.
+pub(super) fn printable(text: &str) -> String {
+    let mut shown: String = text.chars().take(QUOTED_CHARS_MAX).flat_map(char::escape_debug).collect();
+    if text.chars().nth(QUOTED_CHARS_MAX).is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::duration::{DurationFault, parse_duration, print_duration};
-use super::fault::Fault;
+use super::fault::{Fault, printable, quoted};
 use super::settings::PatternSettings;
 use super::suggest;
 use super::table::{ChoicePlace, Place};
@@ -59,9 +59,6 @@ pub enum TextRule {
 
 /// A name longer than this is no name.
 const NAME_BYTES_MAX: usize = 128;
-
-/// More than this of a wrong value is not repeated in a message.
-const QUOTED_CHARS_MAX: usize = 60;
 
 /// A value that is right for its kind.
 #[derive(Clone, Debug, PartialEq)]
@@ -167,7 +164,6 @@ impl Kind {
             (Kind::Port, Content::Integer(number)) => in_range(*number, 1, u64::from(u16::MAX)).ok_or(wrong("")),
 
             // Numbers up to 2^53 come through the conversion unharmed, and no range reaches that far.
-            #[expect(clippy::cast_precision_loss)]
             (Kind::Decimal { min, max }, Content::Integer(number)) => {
                 Some(*number as f64).filter(|n| (min..=max).contains(n)).map(Value::Decimal).ok_or(wrong(""))
             }
@@ -404,20 +400,6 @@ pub(super) fn found(content: &Content) -> String {
         Content::Mapping(_) => "a group of keys".to_owned(),
         Content::Tagged(tag) => format!("a value with the tag {}", printable(&format!("!{tag}"))),
     }
-}
-
-/// A text from outside in quotes: on one line, without control characters, cut where it is long.
-pub(super) fn quoted(text: &str) -> String {
-    format!("\"{}\"", printable(text))
-}
-
-/// The same without the quotes.
-pub(super) fn printable(text: &str) -> String {
-    let mut shown: String = text.chars().take(QUOTED_CHARS_MAX).flat_map(char::escape_debug).collect();
-    if text.chars().nth(QUOTED_CHARS_MAX).is_some() {
-        shown.push('…');
-    }
-    shown
 }
 
 /// `udp, tcp or both`.

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::duration::print_duration;
-use super::fault::{Fault, Faults, Warning};
-use super::kind::{Kind, Spot, Value, found, printable};
+use super::fault::{ENVIRONMENT_PREFIX, Fault, Faults, Warning, printable};
+use super::kind::{Kind, Spot, Value, found};
 use super::settings::{PatternSettings, Settings};
 use super::suggest;
-use super::table::{Absent, ENVIRONMENT_PREFIX, PATTERN_KEYS, Reload, SECTIONS, SETTINGS, Setting, UNSERVED, blank};
+use super::table::{Absent, PATTERN_KEYS, Reload, SECTIONS, SETTINGS, Setting, UNSERVED, blank};
 use super::yaml::{self, Content, Entry, Node};
 
 /// Reads the settings from the text of a file and from environment variables, of which those that do not begin with

@@ -3,15 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use super::fault::ENVIRONMENT_PREFIX;
 use super::kind::{Kind, TextRule};
 use super::settings::{
     BanSettings, Choice, Driver, LogFormat, LogLevel, LogSettings, NginxSettings, OnUnknown, PatternSettings,
     PrometheusSettings, Protocol, RuntimeSettings, Settings, SyslogSettings,
 };
 use crate::engine::address::Network;
-
-/// What the name of every environment variable begins with.
-pub const ENVIRONMENT_PREFIX: &str = "FAIL2BAN_";
 
 /// Sections that other versions serve. A file that has them is not wrong; they are named in a warning and not read.
 pub(super) const UNSERVED: &[&str] = &["spoa", "envoy", "database", "api"];
@@ -150,8 +148,8 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         kind: Kind::Integer { min: 480, max: 65_507 },
         absent: Absent::Default("8192"),
         unit: "bytes",
-        doc: "Longest message that is read; what is longer is cut there and counted. Mail daemons stay below 2048; \
-              every connection keeps a buffer of this size.",
+        doc: "Longest record that is read; a longer one is dropped whole and counted, because what it says at its \
+              end, where addresses often stand, would be missing. Mail daemons stay below 2048.",
         reload: Reload::Restart,
         place: |s| Place::Usize(&mut s.syslog.max_message_bytes),
     },
@@ -228,7 +226,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         absent: Absent::Default("false"),
         unit: "",
         doc: "Whether a refusal has a JSON body that says why. nginx's auth_request throws the body away.",
-        reload: Reload::Restart,
+        reload: Reload::Live,
         place: |s| Place::Bool(&mut s.nginx.return_json),
     },
     Setting {
@@ -492,8 +490,8 @@ pub static PATTERN_KEYS: &[Setting<PatternSettings>] = &[
         kind: Kind::Text(TextRule::NotEmpty),
         absent: Absent::Required,
         unit: "",
-        doc: "Regular expression in Rust's syntax (no look-around, no back-references). The address is what the group \
-              `ip` captures; a group `attempts`, if there is one, is the number of failures that the line reports. \
+        doc: "Regular expression in RE2's syntax, as in Go (no look-around, no back-references). The address is what \
+              the group `ip` captures; a group `attempts`, if there is one, is the number of failures that the line reports. \
               Write it in single quotes, and anchor it: users choose parts of these lines.",
         reload: Reload::Live,
         place: |p| Place::Text(&mut p.regex),

@@ -81,7 +81,7 @@ impl Metrics {
             gauge!("fail2ban_shards_answering").set(reports.iter().flatten().count() as f64);
             let complete = reports.iter().flatten().count() == reports.len();
             if complete {
-                totals(&reports.iter().flatten().collect::<Vec<_>>(), policy);
+                totals(&reports.iter().flatten().map(AsRef::as_ref).collect::<Vec<_>>(), policy);
             }
             for ((shard, report), lag) in reports.iter().enumerate().zip(lags) {
                 if let Some(report) = report {
@@ -94,7 +94,7 @@ impl Metrics {
 }
 
 /// Sums over all shards. Only made when all have answered: a sum without one of them would seem to go back.
-fn totals(reports: &[&Box<Report>], policy: &Policy) {
+fn totals(reports: &[&Report], policy: &Policy) {
     let sum = |of: fn(&Report) -> u64| reports.iter().map(|report| of(report)).sum::<u64>();
     let size = |of: fn(&Report) -> usize| reports.iter().map(|report| of(report)).sum::<usize>() as f64;
     let set = |name: &'static str, label: (&'static str, &'static str), of: fn(&Report) -> u64| {

@@ -170,8 +170,7 @@ impl Network {
     }
 
     /// Number of leading bits that count: 0 to 32 for IPv4, 0 to 128 for IPv6.
-    // A network of length 0 holds every address of its family: "empty" has no meaning here.
-    #[expect(clippy::len_without_is_empty)]
+    #[expect(clippy::len_without_is_empty, reason = "a network of length 0 holds every address; none is empty")]
     pub fn len(self) -> u8 {
         self.len
     }

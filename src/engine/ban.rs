@@ -145,7 +145,7 @@ impl OwnerHash {
 
     /// The owner's index, below `shards`.
     pub fn owner(&self, client: Network, shards: usize) -> usize {
-        (u128::from(self.0.hash_one(client)) * shards as u128 >> 64) as usize
+        ((u128::from(self.0.hash_one(client)) * shards as u128) >> 64) as usize
     }
 }
 

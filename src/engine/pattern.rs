@@ -194,17 +194,17 @@ fn parse(regex: &str) -> Result<Hir, String> {
     let parse = |unicode: bool| {
         let mut parser = ParserBuilder::new();
         parser.utf8(false).unicode(unicode).nest_limit(NEST_MAX);
-        parser.build().parse(regex)
+        parser.build().parse(regex).map_err(|fault| match fault {
+            regex_syntax::Error::Parse(fault) => {
+                format!("{}, at character {}", fault.kind(), fault.span().start.offset + 1)
+            }
+            regex_syntax::Error::Translate(fault) => {
+                format!("{}, at character {}", fault.kind(), fault.span().start.offset + 1)
+            }
+            other => other.to_string(),
+        })
     };
-    parse(false).or_else(|_| parse(true)).map_err(|fault| match fault {
-        regex_syntax::Error::Parse(fault) => {
-            format!("{}, at character {}", fault.kind(), fault.span().start.offset + 1)
-        }
-        regex_syntax::Error::Translate(fault) => {
-            format!("{}, at character {}", fault.kind(), fault.span().start.offset + 1)
-        }
-        other => other.to_string(),
-    })
+    parse(false).or_else(|_| parse(true))
 }
 
 /// A pattern for tests of this room: unbound, severity 1.

@@ -176,10 +176,10 @@ mod tests {
     use regex_automata::meta::{BuildError, Regex};
     use regex_automata::util::syntax;
 
-    fn compile(pattern: &str) -> Result<Regex, BuildError> {
+    fn compile(pattern: &str) -> Result<Regex, Box<BuildError>> {
         let bytes = syntax::Config::new().utf8(false);
         let small = Regex::config().nfa_size_limit(Some(1 << 20)).utf8_empty(false);
-        Regex::builder().syntax(bytes).configure(small).build(&translate(pattern))
+        Regex::builder().syntax(bytes).configure(small).build(&translate(pattern)).map_err(Box::new)
     }
 
     fn matches(pattern: &str, text: &str) -> bool {

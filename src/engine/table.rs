@@ -82,10 +82,13 @@ impl Family for V6 {
     }
 }
 
+/// Networks of one length.
+type Hashed<K, V> = (u8, HashMap<K, V, HashKey>);
+
 /// The networks of one family.
 struct Half<F: Family, V> {
     /// One hash table per length that is kept hashed, longest first.
-    hashed: Vec<(u8, HashMap<F::Key, V, HashKey>)>,
+    hashed: Vec<Hashed<F::Key, V>>,
     trie: IpLookupTable<F::Ip, V>,
     hash: HashKey,
 }

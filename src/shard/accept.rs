@@ -5,14 +5,10 @@
 //! is there. A failed accept costs nothing but itself; when descriptors run out, it waits a little for some to come
 //! free.
 
-use super::listen::Service;
+use super::listen::{Service, accept, is_passing};
 use super::readiness::Readiness;
 use super::turn::Shard;
-use crate::engine::address::Address;
-use rustix::io::Errno;
-use rustix::net::{SocketAddrAny, SocketFlags, acceptfrom_with};
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 /// Connections accepted before other work gets its turn.
@@ -58,27 +54,4 @@ pub async fn run(shard: Shard, listener: OwnedFd, service: Service) {
         super::readiness::give_way().await;
     }
     shard.turn(|core| core.listening -= 1);
-}
-
-/// Takes one connection, without waiting; `None` if there is none.
-pub fn accept(listener: BorrowedFd<'_>) -> Option<Result<(OwnedFd, Option<Address>), Errno>> {
-    // Operations on io_uring wait in the kernel, and would give EAGAIN on a socket that does not block.
-    let flags = match monoio::utils::is_legacy() {
-        true => SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        false => SocketFlags::CLOEXEC,
-    };
-    match acceptfrom_with(listener, flags) {
-        Ok((socket, peer)) => Some(Ok((socket, peer.and_then(address)))),
-        Err(Errno::AGAIN) => None,
-        Err(fault) => Some(Err(fault)),
-    }
-}
-
-/// Whether a failed accept concerns only the connection that was to be accepted (accept(2), "Error handling").
-pub fn is_passing(fault: &Errno) -> bool {
-    !matches!(*fault, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::INVAL | Errno::BADF)
-}
-
-fn address(peer: SocketAddrAny) -> Option<Address> {
-    SocketAddr::try_from(peer).ok().map(|peer| Address::from(peer.ip()))
 }

@@ -9,7 +9,7 @@ use super::connections::{ConnectionId, Connections};
 use super::counters::Counters;
 use super::exchange::{Bell, Exchange, Note, Snapshot};
 use super::handover::{Handover, Spread};
-use super::listen::Service;
+use super::listen::{Service, accept, is_passing};
 use super::system::{self, Handle};
 use crate::engine::address::Address;
 use crate::engine::ban::{Act, ByPattern, Decision, Failure, OwnerHash, client_of};
@@ -274,10 +274,10 @@ impl Core {
     fn drain(&mut self) {
         self.draining = true;
         for (service, listener) in std::mem::take(&mut self.listeners) {
-            while let Some(accepted) = super::accept::accept(listener.as_fd()) {
+            while let Some(accepted) = accept(listener.as_fd()) {
                 match accepted {
                     Ok((socket, peer)) => self.serve_here(socket, service, peer),
-                    Err(fault) if super::accept::is_passing(&fault) => {}
+                    Err(fault) if is_passing(&fault) => {}
                     Err(_) => break,
                 }
             }

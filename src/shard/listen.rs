@@ -1,15 +1,17 @@
-//! Opening the listeners: all of them, before anything starts.
+//! Opening the listeners: all of them, before anything starts. And taking connections from them.
 //!
 //! Every shard has a socket of its own on each address (SO_REUSEPORT). That option would also let a second server
 //! start on the same address and silently take half of the traffic, so it is first tried without it.
 
 use super::system;
+use crate::engine::address::Address;
+use rustix::io::Errno;
 use rustix::net::sockopt;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_with};
+use rustix::net::{AddressFamily, SocketAddrAny, SocketFlags, SocketType, acceptfrom_with, bind, listen, socket_with};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Connections waiting to be accepted, per shard; the kernel lowers it to net.core.somaxconn. A proxy that lost its
 /// agent comes back with hundreds at once.
@@ -175,6 +177,29 @@ fn socket(address: SocketAddr, kind: SocketType, shared: bool) -> io::Result<Own
         listen(&socket, 1)?;
     }
     Ok(socket)
+}
+
+/// Takes one connection, without waiting; `None` if there is none.
+pub fn accept(listener: BorrowedFd<'_>) -> Option<Result<(OwnedFd, Option<Address>), Errno>> {
+    // Operations on io_uring wait in the kernel, and would give EAGAIN on a socket that does not block.
+    let flags = match monoio::utils::is_legacy() {
+        true => SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        false => SocketFlags::CLOEXEC,
+    };
+    match acceptfrom_with(listener, flags) {
+        Ok((socket, peer)) => Some(Ok((socket, peer.and_then(address)))),
+        Err(Errno::AGAIN) => None,
+        Err(fault) => Some(Err(fault)),
+    }
+}
+
+/// Whether a failed accept concerns only the connection that was to be accepted (accept(2), "Error handling").
+pub fn is_passing(fault: &Errno) -> bool {
+    !matches!(*fault, Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::INVAL | Errno::BADF)
+}
+
+fn address(peer: SocketAddrAny) -> Option<Address> {
+    SocketAddr::try_from(peer).ok().map(|peer| Address::from(peer.ip()))
 }
 
 #[cfg(test)]

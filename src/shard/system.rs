@@ -37,9 +37,12 @@ pub struct Datagram<'a> {
 impl Batch {
     /// Buffers for datagrams of at most `datagram_bytes_max` bytes; longer ones arrive cut.
     pub fn new(datagram_bytes_max: usize) -> Batch {
-        // SAFETY: all three are plain C structures for which zero bytes are a valid value.
-        let (addresses, vectors, headers) =
-            unsafe { (Box::new(std::mem::zeroed()), Box::new(std::mem::zeroed()), Box::new(std::mem::zeroed())) };
+        // SAFETY: a plain C structure, for which zero bytes are a valid value (no address).
+        let addresses = Box::new(unsafe { std::mem::zeroed() });
+        // SAFETY: a plain C structure, for which zero bytes are a valid value (null, nothing long).
+        let vectors = Box::new(unsafe { std::mem::zeroed() });
+        // SAFETY: a plain C structure, for which zero bytes are a valid value (null pointers and lengths).
+        let headers = Box::new(unsafe { std::mem::zeroed() });
         Batch {
             buffers: vec![0; datagram_bytes_max * BATCH].into_boxed_slice(),
             buffer_bytes: datagram_bytes_max,

@@ -3,5 +3,7 @@
 //! No socket, clock or async lives here, and nothing of the project is imported. Whatever arrives is hostile until it was
 //! parsed: no input panics, allocates beyond a stated limit, or costs more than time in proportion to its length.
 
+#![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 pub mod http1;
 pub mod syslog;

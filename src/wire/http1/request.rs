@@ -405,7 +405,7 @@ pub(super) fn is_token_byte(byte: u8) -> bool {
     TOKEN_BYTES.get(usize::from(byte)).is_some_and(|&is_token| is_token)
 }
 
-#[allow(clippy::indexing_slicing)] // By a byte, and at compile time.
+#[expect(clippy::indexing_slicing, reason = "by a byte, and at compile time")]
 static TOKEN_BYTES: [bool; 256] = {
     let mut table = [false; 256];
     let mut rest: &[u8] = b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";

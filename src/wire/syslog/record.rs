@@ -606,7 +606,6 @@ fn trim_end(mut text: &[u8]) -> &[u8] {
 }
 
 #[cfg(test)]
-#[allow(clippy::indexing_slicing)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
