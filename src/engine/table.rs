@@ -34,6 +34,8 @@ trait Family {
     /// The key of the network of `len` bits around `ip`; `len` is at most what the family has.
     fn key(ip: Self::Ip, len: u8) -> Self::Key;
     fn ip(key: Self::Key) -> Self::Ip;
+    /// The first 16 bits.
+    fn head(ip: Self::Ip) -> u16;
 }
 
 struct V4;
@@ -49,6 +51,11 @@ impl Family for V4 {
 
     fn ip(key: u32) -> Ipv4Addr {
         Ipv4Addr::from_bits(key)
+    }
+
+    #[inline]
+    fn head(ip: Ipv4Addr) -> u16 {
+        (ip.to_bits() >> 16) as u16
     }
 }
 
@@ -80,6 +87,11 @@ impl Family for V6 {
     fn ip(key: KeyV6) -> Ipv6Addr {
         Ipv6Addr::from_bits(key.0.iter().fold(0, |bits, &word| bits << 32 | u128::from(word)))
     }
+
+    #[inline]
+    fn head(ip: Ipv6Addr) -> u16 {
+        (ip.to_bits() >> 112) as u16
+    }
 }
 
 /// Networks of one length.
@@ -90,12 +102,45 @@ struct Half<F: Family, V> {
     /// One hash table per length that is kept hashed, longest first.
     hashed: Vec<Hashed<F::Key, V>>,
     trie: IpLookupTable<F::Ip, V>,
+    /// What the trie holds, roughly, so that most questions need not walk it.
+    outline: Outline,
     hash: HashKey,
+}
+
+/// What is certainly not in a trie. It only grows, until the trie is empty again.
+struct Outline {
+    /// No network in the trie is longer.
+    longest: u8,
+    /// A bit for each value of the first 16 bits of an address: whether a network in the trie may begin so. 8 KiB,
+    /// which stay in the nearest cache.
+    heads: Box<[u64; 1024]>,
+}
+
+impl Outline {
+    fn new() -> Outline {
+        Outline { longest: 0, heads: Box::new([0; 1024]) }
+    }
+
+    fn add(&mut self, head: u16, len: u8) {
+        self.longest = self.longest.max(len);
+        // A network of fewer bits than a head has begins all the heads in it.
+        let heads = 1u32 << 16u8.saturating_sub(len);
+        for head in u32::from(head)..u32::from(head) + heads {
+            if let Some(word) = self.heads.get_mut(head as usize / 64) {
+                *word |= 1 << (head % 64);
+            }
+        }
+    }
+
+    #[inline]
+    fn may_hold(&self, head: u16) -> bool {
+        self.heads.get(usize::from(head) / 64).is_some_and(|word| word >> (head % 64) & 1 == 1)
+    }
 }
 
 impl<F: Family, V: Copy> Half<F, V> {
     fn new(hash: HashKey) -> Half<F, V> {
-        Half { hashed: Vec::new(), trie: IpLookupTable::new(), hash }
+        Half { hashed: Vec::new(), trie: IpLookupTable::new(), outline: Outline::new(), hash }
     }
 
     fn hash_length(&mut self, length: u8, prepare: bool) {
@@ -118,7 +163,10 @@ impl<F: Family, V: Copy> Half<F, V> {
     fn insert(&mut self, ip: F::Ip, len: u8, value: V) -> Option<V> {
         match self.hashed.iter_mut().find(|(hashed, _)| *hashed == len) {
             Some((_, map)) => map.insert(F::key(ip, len), value),
-            None => self.trie.insert(ip, u32::from(len), value),
+            None => {
+                self.outline.add(F::head(ip), len);
+                self.trie.insert(ip, u32::from(len), value)
+            }
         }
     }
 
@@ -132,7 +180,13 @@ impl<F: Family, V: Copy> Half<F, V> {
     fn remove(&mut self, ip: F::Ip, len: u8) -> Option<V> {
         match self.hashed.iter_mut().find(|(hashed, _)| *hashed == len) {
             Some((_, map)) => map.remove(&F::key(ip, len)),
-            None => self.trie.remove(ip, u32::from(len)),
+            None => {
+                let old = self.trie.remove(ip, u32::from(len));
+                if self.trie.is_empty() {
+                    self.outline = Outline::new();
+                }
+                old
+            }
         }
     }
 
@@ -141,9 +195,10 @@ impl<F: Family, V: Copy> Half<F, V> {
         let hashed = self.hashed.iter().filter(|(_, map)| !map.is_empty()).find_map(|(len, map)| {
             map.get(&F::key(ip, *len)).filter(|value| wanted(**value)).map(|value| (*len, *value))
         });
-        let in_trie = match self.trie.is_empty() {
-            true => None,
-            false => self.lookup_in_trie(ip, &wanted),
+        let longer_possible = hashed.is_none_or(|(len, _)| len < self.outline.longest);
+        let in_trie = match longer_possible && self.outline.may_hold(F::head(ip)) {
+            true => self.lookup_in_trie(ip, &wanted),
+            false => None,
         };
         match (hashed, in_trie) {
             (Some((a, _)), Some((b, value))) if b > a => Some((b, value)),
