@@ -123,14 +123,13 @@ fn totals(reports: &[&Report], policy: &Policy) {
     set("fail2ban_failures_total", ("result", "already_banned"), |r| r.counters.already_banned);
     set("fail2ban_failures_total", ("result", "banned"), |r| r.counters.banned);
     set("fail2ban_failures_total", ("result", "whitelisted"), |r| r.counters.allowed_matches);
-    let mut patterns: Vec<_> = (0..).zip(policy.names.iter()).collect();
-    patterns.dedup_by_key(|(_, name)| (*name).clone());
-    for (at, name) in patterns {
-        let at: usize = at;
+    for (at, known) in policy.names.iter().enumerate() {
         let of = |counts: &[u64]| counts.get(at).copied().unwrap_or(0);
-        let pattern = name.to_string();
+        let pattern = known.name.to_string();
+        let severity = known.severity.level().to_string();
         let matches = reports.iter().map(|report| of(report.counters.matches.counts())).sum();
-        counter!("fail2ban_pattern_matches_total", "pattern" => pattern.clone()).absolute(matches);
+        counter!("fail2ban_pattern_matches_total", "pattern" => pattern.clone(), "severity" => severity)
+            .absolute(matches);
         let bans = reports.iter().map(|report| of(report.counters.bans.counts())).sum();
         counter!("fail2ban_bans_total", "pattern" => pattern.clone()).absolute(bans);
         let current = reports.iter().map(|report| of(report.banned_by.counts())).sum::<u64>();

@@ -6,7 +6,7 @@ use crate::engine::ban::{PatternId, Severity};
 use crate::engine::escalation::BanRules;
 use crate::engine::matcher::{Found, Matcher};
 use crate::engine::pattern::{Pattern, Source};
-use crate::engine::policy::{Policy, QuestionRules};
+use crate::engine::policy::{PatternName, Policy, QuestionRules};
 use crate::engine::table::{HashKey, NetworkTable};
 use crate::wire::syslog;
 use std::collections::HashMap;
@@ -18,7 +18,7 @@ pub struct Publisher {
     shards: usize,
     hash: HashKey,
     policies: u64,
-    names: Vec<Arc<str>>,
+    names: Vec<PatternName>,
     ids: HashMap<Arc<str>, PatternId>,
 }
 
@@ -84,14 +84,14 @@ impl Publisher {
             line: settings.line_of(key),
             message,
         };
-        let id = self.id(&settings.name).ok_or_else(|| {
+        let severity = Severity::new(settings.severity)
+            .ok_or_else(|| vec![fault("severity", format!("expected 1 to {}", Severity::MAX))])?;
+        let id = self.id(&settings.name, severity).ok_or_else(|| {
             vec![fault(
                 "name",
                 format!("there have been more than {} names of patterns; restart the program", PatternId::MAX),
             )]
         })?;
-        let severity = Severity::new(settings.severity)
-            .ok_or_else(|| vec![fault("severity", format!("expected 1 to {}", Severity::MAX))])?;
         let source = Source {
             regex: &settings.regex,
             ip_group: settings.ip_group,
@@ -117,13 +117,16 @@ impl Publisher {
         if faults.is_empty() { compile() } else { Err(faults) }
     }
 
-    fn id(&mut self, name: &str) -> Option<PatternId> {
+    fn id(&mut self, name: &str, severity: Severity) -> Option<PatternId> {
         if let Some(id) = self.ids.get(name) {
+            if let Some(known) = self.names.get_mut(id.number() as usize) {
+                known.severity = severity;
+            }
             return Some(*id);
         }
         let id = PatternId::new(u32::try_from(self.names.len()).ok()?)?;
         let name: Arc<str> = name.into();
-        self.names.push(Arc::clone(&name));
+        self.names.push(PatternName { name: Arc::clone(&name), severity });
         self.ids.insert(name, id);
         Some(id)
     }

@@ -4,7 +4,7 @@
 //! changes after it was published, so all shards may read the same one.
 
 use super::address::Address;
-use super::ban::PatternId;
+use super::ban::{PatternId, Severity};
 use super::escalation::BanRules;
 use super::matcher::Matcher;
 use super::table::NetworkTable;
@@ -24,8 +24,16 @@ pub struct Policy {
     /// Who may send log records; empty: anybody.
     pub senders: NetworkTable<()>,
     /// The names of all patterns that any policy of this process had: bans outlive the pattern that made them.
-    pub names: Arc<[Arc<str>]>,
+    pub names: Arc<[PatternName]>,
     pub questions: QuestionRules,
+}
+
+/// What a pattern's number stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PatternName {
+    pub name: Arc<str>,
+    /// As the newest policy that has the pattern says.
+    pub severity: Severity,
 }
 
 /// How the question over HTTP is read and answered.
@@ -42,7 +50,7 @@ pub struct QuestionRules {
 impl Policy {
     /// A pattern's name; empty for a number that was never given out.
     pub fn name(&self, pattern: PatternId) -> &str {
-        self.names.get(pattern.number() as usize).map_or("", |name| name)
+        self.names.get(pattern.number() as usize).map_or("", |pattern| &pattern.name)
     }
 
     /// Whether records from this sender are read.

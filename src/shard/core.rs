@@ -360,18 +360,17 @@ impl Core {
             Ok(record) => record,
             Err(why) => return self.counters.malformed(why),
         };
-        let policy = Arc::clone(&self.policy);
-        match policy.matcher.find(&mut self.scratch, record.program, record.pid, record.message) {
+        match self.policy.matcher.find(&mut self.scratch, record.program, record.pid, record.message) {
             Found::NotWatched => self.counters.not_watched += 1,
             Found::Nothing => self.counters.unmatched += 1,
             Found::NoAddress(_) => self.counters.no_address += 1,
             Found::Match(found) => {
                 self.counters.matches.add(found.pattern);
-                if policy.allow.contains(found.address) {
+                if self.policy.allow.contains(found.address) {
                     self.counters.allowed_matches += 1;
                     return;
                 }
-                let client = client_of(found.address, &policy.rules);
+                let client = client_of(found.address, &self.policy.rules);
                 let failure =
                     Failure { client, count: found.failures, pattern: found.pattern, severity: found.severity };
                 match self.owner_hash.owner(client, self.shards) {
