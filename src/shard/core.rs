@@ -193,7 +193,8 @@ impl Core {
         let (snapshots, waiting) =
             self.exchange.flush(|| Box::new(Snapshot { owner: index, bans: owner.snapshot(now), made: clock.nanos() }));
         self.counters.snapshots += snapshots as u64;
-        if self.draining && !self.drained && self.listening == 0 && self.connections.is_empty() && !waiting {
+        let idle = self.listening == 0 && self.connections.is_empty() && self.arrivals.is_empty() && !waiting;
+        if self.draining && !self.drained && idle {
             self.drained = true;
             self.announce(Event::Drained);
         }
