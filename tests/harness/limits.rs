@@ -129,3 +129,11 @@ pub fn reset_on_drop(socket: &impl std::os::fd::AsRawFd) {
     };
     check(result).expect("an option of every socket");
 }
+
+/// Bytes of a TCP connection that the other side's kernel has not confirmed yet.
+pub fn unconfirmed_bytes(socket: &impl std::os::fd::AsRawFd) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the call (SIOCOUTQ, which is TIOCOUTQ) writes one int, into one that lives through it.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) }).expect("a TCP socket");
+    bytes as usize
+}

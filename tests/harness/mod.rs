@@ -177,6 +177,10 @@ impl Config {
         self.syslog.set_port(free_port());
         self.nginx.set_port(free_port());
         self.metrics.set_port(free_port());
+        self.set_addresses();
+    }
+
+    fn set_addresses(&mut self) {
         for (key, value) in [
             ("syslog.address", format!("'{}'", self.syslog)),
             ("nginx.address", format!("'{}'", self.nginx.ip())),
@@ -191,6 +195,14 @@ impl Config {
     #[must_use]
     pub fn set(mut self, key: &str, value: impl ToString) -> Config {
         self.settings.insert(key.to_owned(), value.to_string());
+        self
+    }
+
+    /// On the ports of another one, as a reload needs it.
+    #[must_use]
+    pub fn on_ports_of(mut self, other: &Config) -> Config {
+        (self.syslog, self.nginx, self.metrics) = (other.syslog, other.nginx, other.metrics);
+        self.set_addresses();
         self
     }
 
@@ -546,7 +558,9 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("log of the program:\n{}", self.text());
+            let text = self.text();
+            let lines: Vec<&str> = text.lines().collect();
+            eprintln!("log of the program, its end:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
         }
     }
 }
@@ -621,6 +635,11 @@ impl Http {
         request.push_str("\r\n");
         self.send(request.as_bytes())?;
         self.answer()
+    }
+
+    /// How long [`Http::send`] waits for the other side.
+    pub fn set_write_timeout(&self, time: Duration) {
+        self.stream.set_write_timeout(Some(time)).expect("an option of every socket");
     }
 
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {

@@ -1,0 +1,353 @@
+//! What people type: `check`, `match`, `config`, and what is said when it was typed wrongly.
+
+mod harness;
+
+use harness::{Directory, PROGRAM, failed_login, run, run_command, skip};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/syslog").join(name)
+}
+
+fn out(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).expect("UTF-8")
+}
+
+fn err(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).expect("UTF-8")
+}
+
+/// A directory with an empty configuration: every setting has its default.
+fn with_defaults() -> Directory {
+    let directory = Directory::new();
+    directory.file("config.yaml", "");
+    directory
+}
+
+#[track_caller]
+fn assert_status(output: &Output, status: i32) {
+    assert_eq!(output.status.code(), Some(status), "{}\n{}", out(output), err(output));
+}
+
+#[test]
+fn check_says_that_all_is_right() {
+    let directory = with_defaults();
+    directory.file("other.yaml", "ban:\n  whitelist: [10.0.0.0/8, '::1']\n  blacklist: [192.0.2.1]\n");
+    let output = run(&directory.0, &["check"], b"");
+    assert_status(&output, 0);
+    assert!(out(&output).starts_with("config.yaml: the configuration is right: "), "{}", out(&output));
+    assert_eq!(err(&output), "");
+    // The option stands where one likes.
+    for arguments in
+        [["--config", "other.yaml", "check"], ["check", "--config", "other.yaml"], ["-c", "other.yaml", "check"]]
+    {
+        let output = run(&directory.0, &arguments, b"");
+        assert_status(&output, 0);
+        let said = out(&output);
+        assert!(said.starts_with("other.yaml: ") && said.contains("2 networks on the whitelist"), "{said}");
+        assert!(said.contains("1 network on the blacklist"), "{said}");
+    }
+}
+
+#[test]
+fn check_names_every_fault_with_its_key_and_line() {
+    let directory = Directory::new();
+    directory.file(
+        "config.yaml",
+        "ban:\n  max_attempts: zero\n  max_atempts: 3\n  whitelist: [10.0.0.0/8, 10.0.0.300]\nlog:\n  level: loud\nnginx: {port: 70000}\n",
+    );
+    let output = run(&directory.0, &["check"], b"");
+    assert_status(&output, 2);
+    assert_eq!(out(&output), "");
+    let lines: Vec<&str> = err(&output).lines().collect();
+    let begins = [
+        "mailfail2ban: config.yaml:2: ban.max_attempts: expected a whole number from 1 to 10000",
+        "mailfail2ban: config.yaml:3: ban.max_atempts: ",
+        "mailfail2ban: config.yaml:4: ban.whitelist[1]: ",
+        "mailfail2ban: config.yaml:6: log.level: ",
+        "mailfail2ban: config.yaml:7: nginx.port: ",
+        "mailfail2ban: 5 faults in the configuration",
+    ];
+    assert_eq!(lines.len(), begins.len(), "{}", err(&output));
+    for (line, begin) in lines.iter().zip(begins) {
+        assert!(line.starts_with(begin), "{line}\ndoes not begin with\n{begin}");
+    }
+    assert!(lines[1].contains("max_attempts"), "what was meant is said: {}", lines[1]);
+}
+
+#[test]
+fn check_compiles_patterns_and_tries_their_examples() {
+    let directory = Directory::new();
+    directory.file(
+        "config.yaml",
+        "syslog:\n  patterns:\n    - name: a\n      regex: '(unclosed'\n    - name: b\n      regex: 'from ([0-9.]+)'\n      \
+         examples:\n        - 'x: from 192.0.2.1'\n        - 'x: to 192.0.2.1'\n",
+    );
+    let output = run(&directory.0, &["check"], b"");
+    assert_status(&output, 2);
+    assert!(
+        err(&output).contains("config.yaml:4: syslog.patterns[0].regex: the regex does not compile"),
+        "{}",
+        err(&output)
+    );
+    assert!(err(&output).contains("syslog.patterns[1].examples: the example \"x: to 192.0.2.1\" is not matched"));
+    assert!(err(&output).ends_with("2 faults in the configuration\n"), "{}", err(&output));
+}
+
+#[test]
+fn the_environment_overrides_the_file() {
+    let directory = Directory::new();
+    directory.file("config.yaml", "ban:\n  max_attempts: zero\n");
+    let check = |variables: &[(&str, &str)]| {
+        let mut command = Command::new(PROGRAM);
+        command.arg("check").current_dir(&directory.0).env_clear().envs(variables.iter().copied());
+        run_command(command, b"")
+    };
+    assert_status(&check(&[]), 2);
+    directory.file("config.yaml", "ban:\n  max_attempts: 5\n");
+    assert_status(&check(&[("FAIL2BAN_BAN_WHITELIST", "10.0.0.0/8,192.0.2.0/24")]), 0);
+    let output = check(&[("FAIL2BAN_BAN_MAX_ATTEMPTS", "many"), ("FAIL2BAN_BAN_MAX_ATEMPTS", "3")]);
+    assert_status(&output, 2);
+    assert!(err(&output).contains("FAIL2BAN_BAN_MAX_ATTEMPTS"), "{}", err(&output));
+}
+
+/// Runs `match` with the built-in patterns.
+fn match_log(arguments: &[&str], input: &[u8]) -> Output {
+    let directory = with_defaults();
+    run(&directory.0, &[&["match"], arguments].concat(), input)
+}
+
+/// Line numbers may differ between renderings; all else is the same.
+fn without_line(json: &str) -> String {
+    let (line, rest) = json.split_once(',').expect("more than one key");
+    assert!(line.starts_with("{\"line\":") && line["{\"line\":".len()..].bytes().all(|b| b.is_ascii_digit()), "{json}");
+    rest.to_owned()
+}
+
+#[test]
+fn match_finds_the_captured_failures_in_both_timestamp_styles() {
+    let truth = BTreeMap::from([
+        ("127.0.0.2", 10),
+        ("127.0.0.3", 7),
+        ("127.0.0.4", 9),
+        ("127.0.0.6", 5),
+        ("127.0.0.9", 18),
+        ("198.51.100.7", 2),
+        ("198.51.100.9", 1),
+        ("2001:db8::7", 2),
+        ("::1", 3),
+    ]);
+    let mut renderings = Vec::new();
+    for name in ["rsyslog.traditional.lines", "rsyslog.iso.lines", "syslog-ng.traditional.lines"] {
+        let path = golden(name);
+        let log = std::fs::read(&path).expect("a golden file");
+        let output = match_log(&[path.to_str().expect("a path in UTF-8")], b"");
+        assert_status(&output, 0);
+        let mut failures: BTreeMap<String, u64> = BTreeMap::new();
+        for line in out(&output).lines() {
+            let hit: Value = serde_json::from_str(line).expect("one JSON object");
+            // Exactly these keys, in this order, with nothing between them.
+            let expected = format!(
+                r#"{{"line":{},"pattern":{},"ip":{},"severity":{},"program":{},"failures":{}}}"#,
+                hit["line"], hit["pattern"], hit["ip"], hit["severity"], hit["program"], hit["failures"]
+            );
+            assert_eq!(line, expected);
+            let number = hit["line"].as_u64().expect("a number") as usize;
+            let source = log.split(|b| *b == b'\n').nth(number - 1).expect("a line of the log");
+            let source = String::from_utf8_lossy(source);
+            assert!(source.contains(hit["program"].as_str().expect("text")), "{number}: {source}\n{line}");
+            *failures.entry(hit["ip"].as_str().expect("text").to_owned()).or_default() +=
+                hit["failures"].as_u64().expect("a number");
+        }
+        let failures: BTreeMap<&str, u64> = failures.iter().map(|(ip, count)| (ip.as_str(), *count)).collect();
+        assert_eq!(failures, truth, "{name}");
+        let lines = log.iter().filter(|b| **b == b'\n').count();
+        let summary = format!("{lines} lines, 55 matched with 57 failures, ");
+        assert!(err(&output).starts_with(&summary), "{}", err(&output));
+        assert!(err(&output).contains("34 lines,         36 failures  dovecot-login\n"), "{}", err(&output));
+        assert!(err(&output).contains("21 lines,         21 failures  postfix-sasl\n"), "{}", err(&output));
+
+        // With a priority before each line, and through standard input, the same comes out.
+        let text = String::from_utf8(log).expect("UTF-8");
+        let with_priority: String = text.lines().map(|line| format!("<22>{line}\n")).collect();
+        assert_eq!(out(&match_log(&["-"], with_priority.as_bytes())), out(&output), "{name}");
+        assert_eq!(out(&match_log(&["-"], text.as_bytes())), out(&output), "{name}");
+        // Lines as Windows ends them, and a last line without its end.
+        let with_cr = text.replace('\n', "\r\n");
+        assert_eq!(out(&match_log(&["-"], with_cr.trim_end().as_bytes())), out(&output), "{name}");
+        renderings.push(out(&output).lines().map(without_line).collect::<Vec<_>>());
+    }
+    assert_eq!(renderings[0], renderings[1], "one scenario, two styles");
+    assert!(renderings[0].contains(
+        &r#""pattern":"dovecot-login","ip":"127.0.0.2","severity":3,"program":"dovecot","failures":1}"#.to_owned()
+    ));
+}
+
+#[test]
+fn match_prints_a_table_for_people() {
+    let path = golden("rsyslog.iso.lines");
+    let output = match_log(&["--format", "text", path.to_str().expect("a path in UTF-8")], b"");
+    assert_status(&output, 0);
+    assert_eq!(out(&output).lines().count(), 55);
+    let first = out(&output).lines().next().expect("a line");
+    assert_eq!(
+        first.split_whitespace().collect::<Vec<_>>().join(" "),
+        "13 127.0.0.2 1 × dovecot-login (severity 3, dovecot)"
+    );
+    assert_status(&match_log(&["--format", "xml", "-"], b""), 2);
+}
+
+#[test]
+fn match_says_what_it_cannot_read() {
+    let directory = with_defaults();
+    for (file, why) in [("missing.log", "No such file"), (".", "directory")] {
+        let output = run(&directory.0, &["match", file], b"");
+        assert_status(&output, 1);
+        assert_eq!(out(&output), "");
+        let said = err(&output);
+        assert!(said.starts_with(&format!("mailfail2ban: cannot read {file}: ")) && said.contains(why), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    // Neither is anything read without a configuration, nor with a faulty one.
+    directory.file("bad.yaml", "ban: 3\n");
+    let output = run(&directory.0, &["match", "-c", "bad.yaml", "-"], b"");
+    assert_status(&output, 2);
+    assert!(err(&output).contains("bad.yaml:1: ban: "), "{}", err(&output));
+}
+
+#[test]
+fn match_takes_any_bytes() {
+    let summary = |input: &[u8]| {
+        let output = match_log(&["-"], input);
+        assert_status(&output, 0);
+        let summary = err(&output).lines().next().expect("a summary").to_owned();
+        (summary.rsplit_once(", ").expect("its parts").0.to_owned(), out(&output).to_owned())
+    };
+    assert_eq!(summary(b""), ("0 lines, 0 matched with 0 failures".to_owned(), String::new()));
+    assert_eq!(summary(b"\n\n").0, "2 lines, 0 matched with 0 failures");
+
+    // What is not text, around one line that is.
+    let line = failed_login("192.0.2.1");
+    let mut binary: Vec<u8> = (0..=255_u8).cycle().filter(|b| *b != b'\n').take(100_000).collect();
+    binary.extend_from_slice(format!("\n{line}\n").as_bytes());
+    binary.extend_from_slice(&[0, 0xff, 0xfe, b'\r', 0x80]);
+    let (said, hits) = summary(&binary);
+    assert_eq!(said, "3 lines, 1 matched with 1 failures");
+    assert_eq!(
+        hits,
+        "{\"line\":2,\"pattern\":\"dovecot-login\",\"ip\":\"192.0.2.1\",\"severity\":3,\"program\":\"dovecot\",\"failures\":1}\n"
+    );
+
+    // A line of five megabytes, and the ones around it; the last has no end.
+    let long = format!("{line}\n<22>dovecot: {}\n{line}", "x".repeat(5_000_000));
+    let (said, hits) = summary(long.as_bytes());
+    assert_eq!(said, "3 lines, 2 matched with 2 failures");
+    assert!(hits.starts_with("{\"line\":1,") && hits.contains("\n{\"line\":3,"), "{hits}");
+}
+
+#[test]
+fn help_and_version() {
+    let directory = Directory::new();
+    let output = run(&directory.0, &["--help"], b"");
+    assert_status(&output, 0);
+    for word in
+        ["run", "check", "match", "config", "--config", "--version", "Exit status", "FAIL2BAN_", "./config.yaml"]
+    {
+        assert!(out(&output).contains(word), "no {word} in\n{}", out(&output));
+    }
+    for command in ["run", "check", "match", "config"] {
+        let output = run(&directory.0, &[command, "--help"], b"");
+        assert_status(&output, 0);
+        assert!(out(&output).contains("Usage: mailfail2ban"), "{}", out(&output));
+    }
+    let output = run(&directory.0, &["--version"], b"");
+    assert_status(&output, 0);
+    let begins = format!("mailfail2ban {} (", env!("CARGO_PKG_VERSION"));
+    assert!(out(&output).starts_with(&begins) && out(&output).ends_with(")\n"), "{}", out(&output));
+}
+
+#[test]
+fn what_was_typed_wrongly_is_said() {
+    let directory = with_defaults();
+    for arguments in [&["chekc"][..], &["--no-such-option"], &["match"], &["check", "extra"], &["--config"]] {
+        let output = run(&directory.0, arguments, b"");
+        assert_status(&output, 2);
+        assert_eq!(out(&output), "");
+        assert!(err(&output).contains("Usage: mailfail2ban") || err(&output).contains("--help"), "{}", err(&output));
+    }
+    assert!(err(&run(&directory.0, &["chekc"], b"")).contains("check"), "what was meant is said");
+}
+
+#[test]
+fn without_a_configuration_it_says_where_it_looked() {
+    if Path::new("/etc/mailfail2ban/config.yaml").exists() {
+        return skip("this machine has a configuration of its own");
+    }
+    let directory = Directory::new();
+    for arguments in [&[][..], &["run"], &["check"], &["match", "-"]] {
+        let output = run(&directory.0, arguments, b"");
+        assert_status(&output, 2);
+        let said = err(&output);
+        for place in
+            ["./config.yaml", "/etc/mailfail2ban/config.yaml", "`mailfail2ban config > config.yaml`", "--config FILE"]
+        {
+            assert!(said.contains(place), "no {place} in\n{said}");
+        }
+    }
+    let output = run(&directory.0, &["--config", "nowhere.yaml", "check"], b"");
+    assert_status(&output, 2);
+    assert!(err(&output).starts_with("mailfail2ban: nowhere.yaml: cannot be read: No such file"), "{}", err(&output));
+}
+
+#[test]
+fn config_prints_what_check_accepts() {
+    let directory = Directory::new();
+    let output = run(&directory.0, &["config"], b"");
+    assert_status(&output, 0);
+    assert_eq!(err(&output), "");
+    directory.file("config.yaml", &output.stdout);
+    let check = run(&directory.0, &["check"], b"");
+    assert_status(&check, 0);
+    assert_eq!(err(&check), "");
+    let own = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config.yaml")).expect("it");
+    assert_eq!(out(&output), own, "config.yaml is what `config` prints");
+}
+
+/// Runs the program, reads one line of what it prints, and stops listening.
+fn listen_to_one_line(directory: &Directory, arguments: &[&str]) -> (String, Option<i32>, String) {
+    let mut child = Command::new(PROGRAM)
+        .args(arguments)
+        .current_dir(&directory.0)
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the built program");
+    let mut line = String::new();
+    BufReader::with_capacity(64, child.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
+    let mut said = String::new();
+    child.stderr.take().expect("its standard error").read_to_string(&mut said).expect("text");
+    (line, child.wait().expect("a child of this process").code(), said)
+}
+
+#[test]
+fn whoever_stops_listening_gets_no_complaint() {
+    let directory = with_defaults();
+    // More than a pipe holds.
+    let line = failed_login("192.0.2.1");
+    directory.file("mail.log", format!("{line}\n").repeat(50_000));
+    for format in ["json", "text"] {
+        let (first, status, said) = listen_to_one_line(&directory, &["match", "--format", format, "mail.log"]);
+        assert!(first.contains("192.0.2.1"), "{first}");
+        assert_eq!(status, Some(0), "{said}");
+        assert!(said.lines().all(|line| line.contains(" lines,")), "nothing but the summary: {said}");
+    }
+    let (first, status, said) = listen_to_one_line(&directory, &["config"]);
+    assert!(first.starts_with("# "), "{first}");
+    assert_eq!((status, said.as_str()), (Some(0), ""));
+}
