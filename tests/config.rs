@@ -747,7 +747,7 @@ fn changes_that_need_a_restart_are_named() {
     );
     assert_eq!(
         restart_needed(&old, &new),
-        ["syslog.protocol", "nginx.address", "nginx.port", "ban.ipv6_prefix", "runtime.driver"]
+        ["syslog.protocol", "nginx.address", "nginx.port", "runtime.driver"]
     );
 }
 

@@ -246,7 +246,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         unit: "",
         doc: "The answer where the client's address is malformed. `allow` keeps a misconfigured proxy from locking \
               everybody out; either way it is counted.",
-        reload: Reload::Restart,
+        reload: Reload::Live,
         place: |s| Place::Choice(ChoicePlace(&mut s.nginx.on_unknown)),
     },
     Setting {
@@ -335,7 +335,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         unit: "bits",
         doc: "How much of an IPv4 address makes a client: 32 judges each address by itself, 24 makes 256 neighbours \
               one client that is counted and banned together.",
-        reload: Reload::Restart,
+        reload: Reload::Live,
         place: |s| Place::U8(&mut s.ban.ipv4_prefix),
     },
     Setting {
@@ -345,7 +345,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         unit: "bits",
         doc: "The same for IPv6. One subscriber usually has a whole /64 and can use a new address for every attempt, \
               so 128 would count nothing.",
-        reload: Reload::Restart,
+        reload: Reload::Live,
         place: |s| Place::U8(&mut s.ban.ipv6_prefix),
     },
     Setting {
@@ -355,7 +355,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         unit: "clients",
         doc: "How many clients are counted, and how many offenders remembered, at most, over all shards. It bounds \
               memory; when it is reached, the client heard of least recently is forgotten first, and that is counted.",
-        reload: Reload::Restart,
+        reload: Reload::Live,
         place: |s| Place::Usize(&mut s.ban.max_tracked),
     },
     Setting {

@@ -1,15 +1,24 @@
 //! What the program says to its operator: human on a terminal, JSON elsewhere or when asked.
+//!
+//! A thread of its own writes it. When standard error is not taken, as by a pager or a logging daemon that is stuck, lines
+//! are lost and counted, and the control thread goes on.
 
 use crate::config::{LogFormat, LogLevel, LogSettings};
 use std::io::IsTerminal as _;
 use tracing::level_filters::LevelFilter;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Registry, fmt, reload};
 
-/// The running log.
+/// Lines that wait to be written: ten seconds of an attack by a thousand clients a second.
+const LINES_WAITING_MAX: usize = 10_000;
+
+/// The running log. Dropping it writes what waits, for a second at most.
 pub struct Log {
     level: reload::Handle<LevelFilter, Registry>,
+    lost: ErrorCounter,
+    _writer: WorkerGuard,
 }
 
 impl Log {
@@ -21,21 +30,32 @@ impl Log {
             LogFormat::Human => true,
             LogFormat::Json => false,
         };
+        let (writer, guard) = NonBlockingBuilder::default()
+            .lossy(true)
+            .buffered_lines_limit(LINES_WAITING_MAX)
+            .thread_name("log")
+            .finish(std::io::stderr());
+        let lost = writer.error_counter();
         let (filter, level) = reload::Layer::new(level(settings));
         let registry = Registry::default().with(filter);
-        let layer = fmt::layer().with_writer(std::io::stderr).with_target(false);
+        let layer = fmt::layer().with_writer(writer).with_target(false);
         if human {
             registry.with(layer.with_ansi(terminal)).init();
         } else {
             registry.with(layer.json().flatten_event(true).with_current_span(false).with_span_list(false)).init();
         }
-        Log { level }
+        Log { level, lost, _writer: guard }
     }
 
     /// From now on, says what is at least as important as these settings want.
     pub fn set_level(&self, settings: &LogSettings) {
         // It can only fail if the log is gone, which it is not before the process.
         let _ = self.level.reload(level(settings));
+    }
+
+    /// Lines that nobody took in time.
+    pub fn lost(&self) -> u64 {
+        self.lost.dropped_lines() as u64
     }
 }
 

@@ -71,10 +71,22 @@ impl Metrics {
         }
     }
 
+    /// Merges what histograms have been told, which would take memory until somebody asks for it.
+    pub fn upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+
     /// Renders everything, from one report of each shard that answered.
-    pub fn render(&mut self, reports: &[Option<Box<Report>>], policy: &Policy, uptime: Duration) -> String {
+    pub fn render(
+        &mut self,
+        reports: &[Option<Box<Report>>],
+        policy: &Policy,
+        uptime: Duration,
+        log_lost: u64,
+    ) -> String {
         let lags = &mut self.lags;
         with_local_recorder(&self.recorder, || {
+            counter!("fail2ban_log_lines_dropped_total").absolute(log_lost);
             gauge!("fail2ban_uptime_seconds").set(uptime.as_secs_f64());
             gauge!("fail2ban_config_patterns_loaded").set(policy.matcher.len() as f64);
             gauge!("fail2ban_policy_number").set(policy.number as f64);

@@ -28,6 +28,9 @@ const REPORT_DEADLINE: Duration = Duration::from_secs(1);
 /// How often it is checked whether all shards still run.
 const CHECK: Duration = Duration::from_secs(1);
 
+/// How long the shards have to end, and their last events to be heard.
+const LAST_EVENTS: Duration = Duration::from_millis(200);
+
 /// Events handled before signals and scrapes get their turn.
 const EVENTS_PER_TURN: usize = 1024;
 
@@ -74,7 +77,7 @@ pub struct About {
 pub fn run(path: &Path, about: About) -> Result<(), RunFault> {
     let settings = config::load(path)?;
     let shards = match settings.runtime.shards {
-        0 => available_cores().len().max(1),
+        0 => available_cores(),
         wanted => wanted,
     };
     let keys = Keys { tables: random_key(), owners: random_key() };
@@ -264,6 +267,7 @@ impl Server {
                     self.answer_scrapes();
                 }
                 _ = check.tick() => {
+                    self.metrics.upkeep();
                     if self.shards.any_ended() {
                         journal::shard_died();
                         return Err(machine("a shard has ended by itself"));
@@ -351,7 +355,7 @@ impl Server {
     fn answer_scrapes(&mut self) {
         let Some(collection) = self.collection.take() else { return };
         let uptime = Duration::from_millis(self.shards.clock.now().millis());
-        let text = self.metrics.render(&collection.reports, &self.policy, uptime);
+        let text = self.metrics.render(&collection.reports, &self.policy, uptime, self.log.lost());
         for scrape in collection.scrapes {
             // Whoever asked may have gone.
             drop(scrape.send(text.clone()));
@@ -366,24 +370,29 @@ impl Server {
         self.tell(|| Command::Drain);
         let bell = Arc::clone(&self.shards.bell);
         loop {
-            while self.take_events() {}
+            let busy = self.take_events();
             if self.drained == self.shards.len() {
                 break;
             }
-            bell.sleep(|| !self.take_events());
-            if tokio::time::timeout_at(deadline, ear.rung()).await.is_err() {
+            if Instant::now() >= deadline {
                 journal::deadline_missed(allowed);
                 break;
             }
+            if busy {
+                continue;
+            }
+            bell.sleep(|| !self.take_events());
+            // At the deadline, the next round says so.
+            let _ = tokio::time::timeout_at(deadline, ear.rung()).await;
             bell.wake();
         }
         self.tell(|| Command::Stop);
         // A failure that one shard received as the last may have been counted by another after both had drained.
-        let last = Instant::now() + Duration::from_millis(100);
+        let last = Instant::now() + LAST_EVENTS;
         while !self.shards.all_ended() && Instant::now() < last {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        while self.take_events() {}
+        while self.take_events() && Instant::now() < last {}
         journal::stopped();
         Ok(())
     }

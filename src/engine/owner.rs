@@ -176,22 +176,24 @@ impl Owner {
     }
 
     fn clean_up(&mut self, now: Time, rules: &BanRules) {
-        self.windows.expire(now, rules.window, FORGOTTEN_PER_TICK_MAX);
-        for _ in 0..FORGOTTEN_PER_TICK_MAX {
+        let mut finished = self.windows.expire(now, rules.window, FORGOTTEN_PER_TICK_MAX);
+        for forgotten in 0..FORGOTTEN_PER_TICK_MAX {
             match self.offenders.oldest() {
                 Some((client, offender)) if offender.last.plus(rules.memory) <= now && offender.ban.is_none() => {
                     self.offenders.remove(client);
                 }
-                _ => {
-                    // All that could be forgotten was: until the next time.
-                    self.cleanup_at = now.plus(rules.cleanup);
-                    return;
-                }
+                _ => break,
             }
+            finished &= forgotten + 1 < FORGOTTEN_PER_TICK_MAX;
+        }
+        if finished {
+            // All that could be forgotten was: until the next time.
+            self.cleanup_at = now.plus(rules.cleanup);
         }
     }
 
-    /// Adopts new rules and a new allowlist: bans that lie wholly inside it are lifted, its clients' failures forgotten.
+    /// Adopts new rules and a new allowlist: bans of clients that lie wholly inside it are lifted. What was counted for a
+    /// client inside it that is not banned does no harm: no more failures of it are counted.
     pub fn adopt(&mut self, rules: &BanRules, allow: &NetworkTable<()>, now: Time, decisions: &mut Vec<Decision>) {
         self.windows.set_max(rules.tracked_max);
         self.offenders.set_max(rules.tracked_max);

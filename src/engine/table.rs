@@ -216,6 +216,13 @@ impl<F: Family, V: Copy> Half<F, V> {
         around.map(|(_, len, value)| (len as u8, *value)).max_by_key(|(len, _)| *len)
     }
 
+    fn covers(&self, ip: F::Ip, len: u8) -> bool {
+        let mut hashed = self.hashed.iter().filter(|(hashed, map)| *hashed <= len && !map.is_empty());
+        hashed.any(|(len, map)| map.contains_key(&F::key(ip, *len)))
+            || self.outline.may_hold(F::head(ip))
+                && self.trie.matches(ip).any(|(_, around, _)| around <= u32::from(len))
+    }
+
     fn iter(&self) -> impl Iterator<Item = (Network, V)> {
         let network = |ip: F::Ip, len: u8| {
             // Not folded by accident: a network of IPv6 with all of ::ffff:0:0/96's bits set was IPv4 when it came in.
@@ -305,11 +312,13 @@ impl<V: Copy> NetworkTable<V> {
         self.len != 0 && self.lookup(address, |_| true).is_some()
     }
 
-    /// Whether some network holds all of `network`. Tries every length: for rare questions, not for verdicts.
+    /// Whether some network holds all of `network`.
     pub fn covers(&self, network: Network) -> bool {
-        let base = Address::from(network.base());
-        self.len != 0
-            && (0..=network.len()).any(|len| Network::new(base, len).is_some_and(|around| self.get(around).is_some()))
+        match network.base() {
+            _ if self.len == 0 => false,
+            IpAddr::V4(ip) => self.v4.covers(ip, network.len()),
+            IpAddr::V6(ip) => self.v6.covers(ip, network.len()),
+        }
     }
 
     /// Keeps the networks for which `keep` says so. Takes time in proportion to the whole table.

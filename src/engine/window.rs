@@ -119,17 +119,17 @@ impl Windows {
         }
     }
 
-    /// Forgets clients whose last failure is older than `window`, at most `max` of them. Stops at the first one that
-    /// is not; a second call goes on.
-    pub fn expire(&mut self, now: Time, window: Duration, max: usize) {
+    /// Forgets clients whose last failure is older than `window`, at most `max` of them. True if there are no more such.
+    pub fn expire(&mut self, now: Time, window: Duration, max: usize) -> bool {
         for _ in 0..max {
             match self.clients.oldest() {
                 Some((client, stamps)) if stamps.last().is_none_or(|last| last.at().plus(window) <= now) => {
                     self.forget(client);
                 }
-                _ => break,
+                _ => return true,
             }
         }
+        false
     }
 
     /// Forgets the quietest clients until the shared budget and the bound hold.

@@ -8,21 +8,13 @@
 use super::listen::{Service, accept, is_passing};
 use super::readiness::Readiness;
 use super::turn::Shard;
-use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
+use std::os::fd::AsFd;
 
 /// Connections accepted before other work gets its turn.
 const ACCEPTS_PER_WAKE: usize = 64;
 
-/// How long to wait when there are no descriptors or memory for another connection.
-const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
-
 /// Accepts connections for `service` until the shard drains.
-pub async fn run(shard: Shard, listener: OwnedFd, service: Service) {
-    let Ok(readiness) = Readiness::new(listener) else {
-        shard.turn(|core| core.listening -= 1);
-        return;
-    };
+pub async fn run(shard: Shard, readiness: Readiness, service: Service) {
     loop {
         readiness.readable().await;
         let mut exhausted = false;
@@ -49,9 +41,9 @@ pub async fn run(shard: Shard, listener: OwnedFd, service: Service) {
             break;
         }
         if exhausted {
-            monoio::time::sleep(EXHAUSTED_PAUSE).await;
+            shard.pause().await;
         }
-        super::readiness::give_way().await;
+        shard.give_way().await;
     }
     shard.turn(|core| core.listening -= 1);
 }

@@ -7,6 +7,7 @@
 
 use super::listen::Service;
 use super::system::Handle;
+use crate::engine::address::Address;
 use crate::engine::time::Time;
 use rustix::net::Shutdown;
 
@@ -18,6 +19,7 @@ pub struct ConnectionId(usize);
 struct Connection {
     handle: Handle,
     service: Service,
+    peer: Option<Address>,
     deadline: Time,
 }
 
@@ -30,8 +32,8 @@ pub struct Connections {
 
 impl Connections {
     /// Adds a connection. It must be removed before its socket is closed.
-    pub fn add(&mut self, handle: Handle, service: Service, deadline: Time) -> ConnectionId {
-        let connection = Some(Connection { handle, service, deadline });
+    pub fn add(&mut self, handle: Handle, service: Service, peer: Option<Address>, deadline: Time) -> ConnectionId {
+        let connection = Some(Connection { handle, service, peer, deadline });
         match self.free.pop() {
             Some(at) => {
                 self.places[at] = connection;
@@ -76,6 +78,13 @@ impl Connections {
             missed[connection.service as usize] += 1;
         }
         missed
+    }
+
+    /// Shuts down the connections of a service whose peers are not welcome any more. Returns how many.
+    pub fn dismiss(&self, service: Service, welcome: impl Fn(Address) -> bool) -> u64 {
+        let of_service = self.places.iter().flatten().filter(|connection| connection.service == service);
+        let unwelcome = of_service.filter(|connection| !connection.peer.is_some_and(&welcome));
+        unwelcome.map(|connection| connection.handle.shutdown(Shutdown::Both)).count() as u64
     }
 
     /// Ends the reading side of all: each still handles what it has received, and then finds the end.

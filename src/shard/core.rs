@@ -23,9 +23,22 @@ use crate::wire::syslog;
 use rtrb::{Consumer, Producer};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Notes taken in at the start and the end of a turn: all that the rings can hold, so that none is left over.
 const NOTES_PER_DRAIN_MAX: usize = 64 << 10;
+
+/// How often time passes for bans, windows and deadlines.
+pub const TICK: Duration = Duration::from_millis(250);
+
+/// Slots of the ring to the control thread that decisions leave to answers: more than there can be commands on the way.
+const EVENTS_RESERVE: usize = 2 * super::COMMANDS;
+
+/// Connections taken from a listener when the shard stops listening: as many as can wait there.
+const WAITING_MAX: i32 = super::listen::BACKLOG;
+
+/// Room for decisions that is kept from one call to the next.
+const DECISIONS_KEPT: usize = 4096;
 
 /// What the control thread tells a shard.
 #[derive(Debug)]
@@ -97,6 +110,9 @@ pub struct Core {
     pub listening: usize,
     /// Most connections by service, over all shards.
     pub connections_max: [usize; Service::COUNT],
+    /// Time has passed in this turn.
+    pub ticked: bool,
+    tick_at: Time,
     in_turn: bool,
     drained: bool,
     scratch: Scratch,
@@ -150,6 +166,8 @@ impl Core {
             ready: false,
             listening: 0,
             connections_max: parts.connections_max,
+            ticked: false,
+            tick_at: Time::default(),
             in_turn: false,
             drained: false,
             scratch: parts.policy.matcher.scratch(),
@@ -182,6 +200,11 @@ impl Core {
         self.bell.wake();
         self.now = self.clock.now();
         self.take_in();
+        if self.now >= self.tick_at {
+            self.tick_at = self.now.plus(TICK);
+            self.ticked = true;
+            self.tick();
+        }
         true
     }
 
@@ -234,7 +257,12 @@ impl Core {
             Note::Handover(handover) => arrivals.push(*handover),
         });
         for failure in failures.drain(..) {
-            self.count(&failure);
+            // It may have been on its way while the allowlist changed.
+            if self.policy.allow.covers(failure.client) {
+                self.counters.allowed_matches += 1;
+            } else {
+                self.count(&failure);
+            }
         }
         self.failures = failures;
     }
@@ -249,6 +277,8 @@ impl Core {
                 self.policy = policy;
                 self.decisions = decisions;
                 self.publish_decisions();
+                let dismissed = self.connections.dismiss(Service::Syslog, |peer| self.policy.accepts_sender(peer));
+                self.counters.senders_refused += dismissed;
                 self.announce(Event::Adopted(self.policy.number));
             }
             Command::Ready => self.ready = true,
@@ -263,23 +293,40 @@ impl Core {
 
     /// A listener for connections, so that those waiting in it can be taken when the shard stops listening.
     pub fn add_listener(&mut self, service: Service, listener: OwnedFd) {
-        self.listeners.push((service, listener));
         self.listening += 1;
+        self.listeners.push((service, listener));
+        if self.draining {
+            self.stop_listening();
+        }
     }
 
+    /// The socket for datagrams, to be woken when the shard stops listening.
     pub fn add_datagrams(&mut self, socket: Handle) {
-        self.datagrams = Some(socket);
         self.listening += 1;
+        self.datagrams = Some(socket);
+        if self.draining {
+            self.stop_listening();
+        }
     }
 
     fn drain(&mut self) {
         self.draining = true;
+        self.stop_listening();
+        self.connections.finish();
+    }
+
+    /// Takes the connections that wait to be accepted, which are served here, and then no more.
+    fn stop_listening(&mut self) {
         for (service, listener) in std::mem::take(&mut self.listeners) {
-            while let Some(accepted) = accept(listener.as_fd()) {
-                match accepted {
-                    Ok((socket, peer)) => self.serve_here(socket, service, peer),
-                    Err(fault) if is_passing(&fault) => {}
-                    Err(_) => break,
+            for _ in 0..WAITING_MAX {
+                match accept(listener.as_fd()) {
+                    Some(Ok((socket, peer))) if self.admits(service, peer) => {
+                        self.spread.claim_at(service, self.index);
+                        self.arrivals.push(Handover { socket, service, peer });
+                    }
+                    Some(Ok(_)) => {}
+                    Some(Err(fault)) if is_passing(&fault) => {}
+                    Some(Err(_)) | None => break,
                 }
             }
             Handle::of(&listener).shutdown(rustix::net::Shutdown::Both);
@@ -287,21 +334,22 @@ impl Core {
         if let Some(socket) = self.datagrams.take() {
             socket.shutdown(rustix::net::Shutdown::Read);
         }
-        self.connections.finish();
     }
 
-    fn serve_here(&mut self, socket: OwnedFd, service: Service, peer: Option<Address>) {
-        if self.spread.claim(service, self.index, usize::MAX).is_some_and(|to| to != self.index) {
-            self.spread.keep(service, self.index, self.index);
-        }
-        self.arrivals.push(Handover { socket, service, peer });
+    /// Whether this peer may use the service.
+    fn admits(&mut self, service: Service, peer: Option<Address>) -> bool {
+        let admitted = match service {
+            Service::Syslog => peer.is_some_and(|peer| self.policy.accepts_sender(peer)),
+            Service::Question => true,
+        };
+        self.counters.senders_refused += u64::from(!admitted);
+        admitted
     }
 
     /// Gives an accepted connection to the shard with the fewest.
     pub fn place(&mut self, socket: OwnedFd, service: Service, peer: Option<Address>) {
         let at = service as usize;
-        if service == Service::Syslog && !peer.is_some_and(|peer| self.policy.accepts_sender(peer)) {
-            self.counters.senders_refused += 1;
+        if !self.admits(service, peer) {
             return;
         }
         let Some(to) = self.spread.claim(service, self.index, self.connections_max[at]) else {
@@ -317,18 +365,19 @@ impl Core {
         match self.exchange.hand_over(to, Box::new(handover)) {
             Ok(()) => self.counters.handed_over[at] += 1,
             Err(handover) => {
-                self.spread.keep(service, to, self.index);
+                self.spread.release(service, to);
+                self.spread.claim_at(service, self.index);
                 self.arrivals.push(*handover);
             }
         }
     }
 
     /// Enters a connection into the books. One that comes while the shard drains is only finished.
-    pub fn open(&mut self, handle: Handle, service: Service, deadline: Time) -> ConnectionId {
+    pub fn open(&mut self, handle: Handle, service: Service, peer: Option<Address>, deadline: Time) -> ConnectionId {
         if self.draining {
             handle.shutdown(rustix::net::Shutdown::Read);
         }
-        self.connections.add(handle, service, deadline)
+        self.connections.add(handle, service, peer, deadline)
     }
 
     /// Takes a connection off the books, before its socket is closed.
@@ -391,8 +440,8 @@ impl Core {
         }
     }
 
-    /// Lets time pass for the owner and the connections; called a few times a second.
-    pub fn tick(&mut self) {
+    /// Lets time pass for the owner and the connections.
+    fn tick(&mut self) {
         self.owner.tick(self.now, &self.policy.rules, &mut self.decisions);
         self.publish_decisions();
         for (total, missed) in self.counters.timed_out.iter_mut().zip(self.connections.sweep(self.now)) {
@@ -412,12 +461,14 @@ impl Core {
             self.counters.fell_behind += self.exchange.decide(decision, made) as u64;
             self.announce(Event::Decided(decision));
         }
-        self.decisions = decisions;
+        // After a storm, its memory is given back.
+        self.decisions = if decisions.capacity() > DECISIONS_KEPT { Vec::new() } else { decisions };
     }
 
     fn announce(&mut self, event: Event) {
         self.announced = true;
-        if self.events.push(event).is_err() {
+        let has_room = !matches!(event, Event::Decided(_)) || self.events.slots() > EVENTS_RESERVE;
+        if !has_room || self.events.push(event).is_err() {
             self.counters.events_dropped += 1;
         }
     }

@@ -1,20 +1,21 @@
 //! Syslog over UDP (RFC 5426): many datagrams per system call, straight from the kernel's buffers.
 
-use super::readiness::{Readiness, give_way};
+use super::readiness::Readiness;
 use super::system::{BATCH, Batch, Handle, datagrams_dropped};
 use super::turn::Shard;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 /// Batches before other work gets its turn: about half a millisecond of lines.
 const BATCHES_PER_WAKE: usize = 16;
 
-/// Receives until the shard drains, and then what is still there.
-pub async fn run(shard: Shard, socket: OwnedFd, message_bytes_max: usize) {
-    let Ok(readiness) = Readiness::new(socket) else {
-        shard.turn(|core| core.listening -= 1);
-        return;
-    };
+/// Datagrams received after the shard was told to drain: more than a full buffer of the kernel holds (each takes 768 bytes
+/// of 16 MiB at least). What comes later was not there when it was told.
+const DRAINED_MAX: usize = 32 << 10;
+
+/// Receives until the shard drains, and then what was there.
+pub async fn run(shard: Shard, readiness: Readiness, message_bytes_max: usize) {
     shard.turn(|core| core.add_datagrams(Handle::of(&readiness)));
+    let mut drained = 0;
     let mut batch = Batch::new(message_bytes_max);
     loop {
         readiness.readable().await;
@@ -24,11 +25,13 @@ pub async fn run(shard: Shard, socket: OwnedFd, message_bytes_max: usize) {
             // An error other than "nothing there" is one of an earlier send, and we never send: it is cleared by being
             // told, and the next call goes on.
             let received = batch.receive(readiness.as_fd()).unwrap_or(0);
-            shard.turn(|core| {
+            let draining = shard.turn(|core| {
                 for datagram in batch.iter() {
                     core.datagram(&datagram);
                 }
+                core.draining
             });
+            drained += if draining { received } else { 0 };
             if received < BATCH {
                 empty = true;
                 break;
@@ -38,10 +41,10 @@ pub async fn run(shard: Shard, socket: OwnedFd, message_bytes_max: usize) {
             core.counters.datagrams_dropped = datagrams_dropped(readiness.as_fd());
             core.draining
         });
-        if draining && empty {
+        if draining && (empty || drained >= DRAINED_MAX) {
             break;
         }
-        give_way().await;
+        shard.give_way().await;
     }
     shard.turn(|core| core.listening -= 1);
 }

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub struct Handover {
     pub socket: OwnedFd,
     pub service: Service,
-    /// `None` over a unix socket.
+    /// `None` if the kernel did not say.
     pub peer: Option<Address>,
 }
 
@@ -50,18 +50,17 @@ impl Spread {
         Some(to)
     }
 
+    /// Claims a place at `shard`, however many it has.
+    pub fn claim_at(&self, service: Service, shard: usize) {
+        if let Some(counts) = self.0.get(shard) {
+            counts.0[service as usize].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// A connection of `shard` is gone.
     pub fn release(&self, service: Service, shard: usize) {
         if let Some(counts) = self.0.get(shard) {
             counts.0[service as usize].fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Moves a claim: the connection could not be handed over.
-    pub fn keep(&self, service: Service, from: usize, own: usize) {
-        self.release(service, from);
-        if let Some(counts) = self.0.get(own) {
-            counts.0[service as usize].fetch_add(1, Ordering::Relaxed);
         }
     }
 

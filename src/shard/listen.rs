@@ -12,14 +12,21 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 /// Connections waiting to be accepted, per shard; the kernel lowers it to net.core.somaxconn. A proxy that lost its
 /// agent comes back with hundreds at once.
-const BACKLOG: i32 = 4096;
+pub const BACKLOG: i32 = 4096;
 
 /// Wanted size of a shard's UDP receive buffer: 40,000 usual datagrams, a tenth of a second at the rate that one core can
 /// match. Above net.core.rmem_max it takes CAP_NET_ADMIN; without, the kernel gives what it may.
 const UDP_BUFFER_BYTES: usize = 8 << 20;
+
+/// How often and how long to wait for an address that is in use. After a crash the kernel takes rings apart in its own
+/// time, and the operations in them keep their sockets open: a supervisor that restarts at once came too early in 8 of 25
+/// tries.
+const RETRIES: u32 = 30;
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +104,24 @@ impl fmt::Display for ListenFault {
 ///
 /// A [`ListenFault`] for each address that cannot be listened on.
 pub fn open(addresses: &Addresses, shards: usize) -> Result<(Vec<Sockets>, Vec<String>), Vec<ListenFault>> {
+    for _ in 0..RETRIES {
+        match try_open(addresses, shards) {
+            Err(faults) if faults.iter().all(|fault| fault.error.kind() == io::ErrorKind::AddrInUse) => pause(),
+            opened => return opened,
+        }
+    }
+    try_open(addresses, shards)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "before anything runs, and the kernel tells nobody when an address is free"
+)]
+fn pause() {
+    std::thread::sleep(RETRY_PAUSE);
+}
+
+fn try_open(addresses: &Addresses, shards: usize) -> Result<(Vec<Sockets>, Vec<String>), Vec<ListenFault>> {
     let mut all: Vec<Sockets> = (0..shards).map(|_| Sockets::default()).collect();
     let mut faults = Vec::new();
     let mut remarks = Vec::new();

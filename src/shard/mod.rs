@@ -44,7 +44,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -160,13 +160,15 @@ impl Shards {
 }
 
 /// Cores that this process may run on, in their order.
-pub fn available_cores() -> Vec<usize> {
+fn allowed_cores() -> Vec<usize> {
     let allowed = sched_getaffinity(None).unwrap_or_else(|_| CpuSet::new());
-    let mut cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect();
-    // A container's quota is less than its cores: more shards than it pays for would only wait for each other.
-    let paid = std::thread::available_parallelism().map_or(1, usize::from);
-    cores.truncate(paid);
-    cores
+    (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect()
+}
+
+/// How many cores this process has the use of: a container's quota may be less than the cores it may run on, and more
+/// shards than it pays for would only wait for each other.
+pub fn available_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Starts all shards on sockets that are already open. They serve from when this returns.
@@ -180,7 +182,10 @@ pub fn start(plan: &Plan, keys: &Keys, policy: &Arc<Policy>, sockets: Vec<Socket
     let bells = (0..plan.shards).map(|_| bell()).collect::<Result<Vec<_>, _>>()?;
     let control_bell = bell()?;
     let spread = Spread::new(plan.shards);
-    let cores = available_cores();
+    let cores = allowed_cores();
+    // With a quota of fewer cores than it may run on, a process that picks some would pick those that its neighbours
+    // picked too.
+    let pin = plan.pin && available_cores() >= cores.len();
     let (driver, no_ring) = match plan.wish {
         Wish::Epoll => (Driver::Epoll, None),
         Wish::Auto | Wish::IoUring => match driver::probe() {
@@ -219,7 +224,7 @@ pub fn start(plan: &Plan, keys: &Keys, policy: &Arc<Policy>, sockets: Vec<Socket
                 })
             }
         };
-        let core = plan.pin.then(|| cores.get(index % cores.len().max(1)).copied()).flatten();
+        let core = pin.then(|| cores.get(index % cores.len().max(1)).copied()).flatten();
         let (said, says) = mpsc::channel();
         let (told, tells) = mpsc::channel();
         let (plan, bell_of_shard) = (plan.clone(), Arc::clone(bell));
@@ -325,21 +330,26 @@ fn prepare(
 /// Runs a shard until it is told to stop.
 fn serve(mut runtime: driver::Runtime, make: impl FnOnce() -> Core, plan: &Plan, bell: &Arc<Bell>, sockets: Sockets) {
     runtime.block_on(async {
-        let shard = Shard::new(make());
+        let shard = Shard::new(make(), Arc::clone(bell));
         let plan = plan.clone();
         let message_bytes_max = plan.message_bytes_max;
-        if let Some(socket) = sockets.syslog_udp {
+        // Without one of these the shard would be deaf. If the system has no more descriptors for them, the thread ends,
+        // the control thread sees it, and says so.
+        let Ok(ready) = Ready::new(bell, sockets) else { return };
+        if let Some(socket) = ready.datagrams {
             monoio::spawn(datagrams::run(shard.clone(), socket, message_bytes_max));
         }
-        listen_for(&shard, sockets.syslog_tcp, Service::Syslog);
-        listen_for(&shard, sockets.question, Service::Question);
+        for (service, listener, readiness) in ready.listeners {
+            shard.turn(|core| core.add_listener(service, listener));
+            monoio::spawn(accept::run(shard.clone(), readiness, service));
+        }
         monoio::spawn(shard.clone().settle(move |shard: &Shard, arrival: Handover| match arrival.service {
             Service::Syslog => drop(monoio::spawn(stream::run(shard.clone(), arrival, message_bytes_max))),
             Service::Question => drop(monoio::spawn(question::run(shard.clone(), arrival, plan.clone()))),
         }));
         monoio::spawn(shard.clone().retry());
         monoio::spawn(shard.clone().tick());
-        monoio::spawn(wake(shard.clone(), Arc::clone(bell)));
+        monoio::spawn(shard.clone().wake(ready.bell));
         // The first turn announces the policy.
         shard.turn(|_| {});
         shard.stopped().await;
@@ -348,22 +358,23 @@ fn serve(mut runtime: driver::Runtime, make: impl FnOnce() -> Core, plan: &Plan,
     std::mem::forget(runtime);
 }
 
-fn listen_for(shard: &Shard, listener: Option<OwnedFd>, service: Service) {
-    let Some(listener) = listener else { return };
-    // A second name for the same listener: the task waits on it, and draining takes what still waits in it.
-    if let Ok(copy) = listener.try_clone() {
-        shard.turn(|core| core.add_listener(service, copy));
-        monoio::spawn(accept::run(shard.clone(), listener, service));
-    }
+/// A shard's descriptors, ready to be waited for on its own thread.
+struct Ready {
+    bell: Readiness,
+    datagrams: Option<Readiness>,
+    /// Each listener has a second name: a task waits on one, and draining takes from the other what still waits in it.
+    listeners: Vec<(Service, OwnedFd, Readiness)>,
 }
 
-/// Begins a turn whenever another thread has rung.
-async fn wake(shard: Shard, bell: Arc<Bell>) {
-    use std::os::fd::AsFd;
-    let Ok(readiness) = bell.as_fd().try_clone_to_owned().and_then(Readiness::new) else { return };
-    loop {
-        readiness.readable().await;
-        bell.silence();
-        shard.turn(|_| {});
+impl Ready {
+    fn new(bell: &Bell, sockets: Sockets) -> io::Result<Ready> {
+        let mut listeners = Vec::new();
+        for (service, socket) in [(Service::Syslog, sockets.syslog_tcp), (Service::Question, sockets.question)] {
+            if let Some(socket) = socket {
+                listeners.push((service, socket.try_clone()?, Readiness::new(socket)?));
+            }
+        }
+        let bell = bell.as_fd().try_clone_to_owned().and_then(Readiness::new)?;
+        Ok(Ready { bell, datagrams: sockets.syslog_udp.map(Readiness::new).transpose()?, listeners })
     }
 }

@@ -8,7 +8,6 @@ use super::connections::ConnectionId;
 use super::core::Core;
 use super::handover::Handover;
 use super::listen::Service;
-use super::readiness::give_way;
 use super::system::Handle;
 use super::turn::Shard;
 use crate::engine::address::Address;
@@ -23,6 +22,9 @@ use std::io::Write as _;
 
 /// First size of a connection's read buffer: a question as nginx asks it takes 150 to 800 bytes.
 const READ_BYTES: usize = 4 << 10;
+
+/// First size of a connection's write buffer: three denials.
+const OUTPUT_BYTES: usize = 512;
 
 /// Answers are written once they are this many, even if more questions wait.
 const WRITE_BYTES: usize = 64 << 10;
@@ -40,7 +42,7 @@ pub async fn run(shard: Shard, handover: Handover, plan: Plan) {
     };
     let id = shard.turn(|core| {
         let deadline = core.now.plus(plan.read_timeout);
-        core.open(Handle::of(&stream), Service::Question, deadline)
+        core.open(Handle::of(&stream), Service::Question, peer, deadline)
     });
     let mut connection = Connection { shard: &shard, plan: &plan, id, peer, stream, session: Session::new() };
     connection.answer_all().await;
@@ -59,7 +61,7 @@ struct Connection<'a> {
 impl Connection<'_> {
     async fn answer_all(&mut self) {
         let mut input: Vec<u8> = Vec::with_capacity(READ_BYTES);
-        let mut output: Vec<u8> = Vec::with_capacity(512);
+        let mut output: Vec<u8> = Vec::with_capacity(OUTPUT_BYTES);
         let mut reads = 0;
         loop {
             if input.len() == input.capacity() {
@@ -91,9 +93,16 @@ impl Connection<'_> {
                     break;
                 }
             }
+            // One large head, or a burst of questions, must not keep its memory for as long as the connection lives.
+            if input.is_empty() && input.capacity() > READ_BYTES {
+                input = Vec::with_capacity(READ_BYTES);
+            }
+            if output.capacity() > READ_BYTES {
+                output = Vec::with_capacity(OUTPUT_BYTES);
+            }
             reads += 1;
             if reads % READS_PER_WAKE == 0 {
-                give_way().await;
+                self.shard.give_way().await;
             }
         }
     }

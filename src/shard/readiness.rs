@@ -45,22 +45,3 @@ impl AsRawFd for Readiness {
         self.file.as_raw_fd()
     }
 }
-
-/// Lets other tasks of the shard run, and the driver look for what happened meanwhile, on the epoll driver. There a
-/// socket that is always ready would never give way: its operations complete at once. On io_uring every operation
-/// goes through the loop anyway, and a task that wakes itself would keep completions from being posted.
-pub async fn give_way() {
-    if !monoio::utils::is_legacy() {
-        return;
-    }
-    let mut given = false;
-    std::future::poll_fn(|context| {
-        if std::mem::replace(&mut given, true) {
-            std::task::Poll::Ready(())
-        } else {
-            context.waker().wake_by_ref();
-            std::task::Poll::Pending
-        }
-    })
-    .await;
-}

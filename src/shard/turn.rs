@@ -4,15 +4,15 @@
 //! the settling task, which therefore runs after all tasks that were ready, just before the shard sleeps: what arose
 //! for others goes out once per turn, however many tasks took part in it.
 
-use super::core::Core;
+use super::core::{Core, TICK};
+use super::exchange::Bell;
 use super::handover::Handover;
-use super::signal::Signal;
+use super::readiness::Readiness;
+use super::signal::{Signal, Waiters};
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
-
-/// How often time passes for bans, windows and deadlines.
-const TICK: Duration = Duration::from_millis(250);
 
 /// How long to wait for room in another shard's ring.
 const RETRY: Duration = Duration::from_millis(1);
@@ -23,15 +23,29 @@ pub struct Shard(Rc<Inner>);
 
 struct Inner {
     core: RefCell<Core>,
+    bell: Arc<Bell>,
     settle: Signal,
     retry: Signal,
     stop: Signal,
+    /// Tasks that gave way to others.
+    resting: Waiters,
+    /// Tasks that wait for room in the rings, and for time to pass.
+    crowded: Waiters,
+    patient: Waiters,
 }
 
 impl Shard {
-    pub fn new(core: Core) -> Shard {
-        let (settle, retry, stop) = (Signal::default(), Signal::default(), Signal::default());
-        Shard(Rc::new(Inner { core: RefCell::new(core), settle, retry, stop }))
+    pub fn new(core: Core, bell: Arc<Bell>) -> Shard {
+        Shard(Rc::new(Inner {
+            core: RefCell::new(core),
+            bell,
+            settle: Signal::default(),
+            retry: Signal::default(),
+            stop: Signal::default(),
+            resting: Waiters::default(),
+            crowded: Waiters::default(),
+            patient: Waiters::default(),
+        }))
     }
 
     /// Does a piece of work. It must not be long: nothing else runs on the shard meanwhile.
@@ -47,11 +61,18 @@ impl Shard {
     pub async fn settle(self, serve: impl Fn(&Shard, Handover)) {
         loop {
             self.0.settle.wait().await;
-            let (arrivals, waiting, stopped) = {
+            let (arrivals, waiting, congested, ticked, stopped) = {
                 let mut core = self.0.core.borrow_mut();
                 let waiting = core.end_turn();
-                (std::mem::take(&mut core.arrivals), waiting, core.stopped)
+                let ticked = std::mem::take(&mut core.ticked);
+                (std::mem::take(&mut core.arrivals), waiting, core.is_congested(), ticked, core.stopped)
             };
+            if !congested {
+                self.0.crowded.wake();
+            }
+            if ticked {
+                self.0.patient.wake();
+            }
             for arrival in arrivals {
                 serve(&self, arrival);
             }
@@ -73,12 +94,39 @@ impl Shard {
         }
     }
 
-    /// Lets time pass.
+    /// Sees to it that time passes on an idle shard too: a turn that begins late enough lets it pass. monoio's timers alone
+    /// would not do, for on epoll they stand still while tasks are ready.
     pub async fn tick(self) {
         loop {
             monoio::time::sleep(TICK).await;
-            self.turn(Core::tick);
+            self.turn(|_| {});
         }
+    }
+
+    /// Begins a turn whenever another thread has rung, and lets those go on who gave way.
+    pub async fn wake(self, readiness: Readiness) {
+        loop {
+            readiness.readable().await;
+            self.0.bell.silence();
+            self.turn(|_| {});
+            self.0.resting.wake();
+        }
+    }
+
+    /// Lets the other tasks run, and the driver look for what happened meanwhile, on the epoll driver: there a socket that is
+    /// always ready would never give way, since its operations complete at once. A task that just wakes itself would
+    /// not help, because monoio puts it first in its queue; so it waits for the shard's own bell, like any event.
+    ///
+    /// On io_uring every operation goes through the loop anyway.
+    pub async fn give_way(&self) {
+        if monoio::utils::is_legacy() {
+            self.0.resting.wait(|| self.0.bell.strike()).await;
+        }
+    }
+
+    /// Waits a little, a few times a second.
+    pub async fn pause(&self) {
+        self.0.patient.wait(|| {}).await;
     }
 
     /// Waits until no failure waits for its owner: before more lines are taken in.
@@ -88,7 +136,7 @@ impl Shard {
             if !std::mem::replace(&mut paused, true) {
                 self.turn(|core| core.counters.pauses += 1);
             }
-            monoio::time::sleep(RETRY).await;
+            self.0.crowded.wait(|| {}).await;
         }
     }
 

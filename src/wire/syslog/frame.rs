@@ -10,10 +10,13 @@
 //! (`2026-11-22T…`, no blank), so the `<` is part of the test until a connection has shown one counted frame; from
 //! then on digits and a blank are a count. Everything else is a line.
 //!
+//! A line ends with LF. It ends with NUL too if the connection's first line did: a user name with a NUL, passed on by a
+//! relay that ends its lines with LF, must not let its owner begin a record of his own.
+//!
 //! Over-long records are dropped to their end and counted once; the records after them are read as if they had not
 //! been there.
 
-use memchr::memchr2;
+use memchr::{memchr, memchr2};
 
 /// Most digits of a count that is believed (999 999 999 bytes).
 const COUNT_DIGITS_MAX: usize = 9;
@@ -98,6 +101,8 @@ pub struct Framer {
     message_bytes_max: usize,
     /// A counted frame was seen on this connection: digits and a blank are a count from now on.
     counts: bool,
+    /// Whether NUL ends a line too; known from the first line on.
+    nul_ends: Option<bool>,
     /// Length of the front of the buffer that is known to hold no line end.
     searched: usize,
     /// What is left of a record that was skipped.
@@ -129,7 +134,7 @@ enum Count {
 impl Framer {
     /// A new connection, on which records of more than `message_bytes_max` bytes (without count or line end) are lost.
     pub fn new(message_bytes_max: usize) -> Framer {
-        Framer { message_bytes_max, counts: false, searched: 0, skipping: Skipping::Nothing }
+        Framer { message_bytes_max, counts: false, nul_ends: None, searched: 0, skipping: Skipping::Nothing }
     }
 
     /// Takes the unconsumed bytes of the connection's buffer and tells what their front is.
@@ -187,7 +192,7 @@ impl Framer {
 
     fn line<'a>(&mut self, buffer: &'a [u8]) -> Step<'a> {
         let unsearched = buffer.get(self.searched..).unwrap_or_default();
-        if let Some(at) = memchr2(b'\n', 0, unsearched) {
+        if let Some(at) = self.find_line_end(unsearched) {
             let end = self.searched + at;
             self.searched = 0;
             return self.line_of(buffer.get(..end).unwrap_or_default(), end + 1);
@@ -200,6 +205,17 @@ impl Framer {
         }
         self.searched = buffer.len();
         Step::Incomplete
+    }
+
+    fn find_line_end(&mut self, bytes: &[u8]) -> Option<usize> {
+        if self.nul_ends == Some(false) {
+            return memchr(b'\n', bytes);
+        }
+        let at = memchr2(b'\n', 0, bytes)?;
+        if self.nul_ends.is_none() {
+            self.nul_ends = Some(bytes.get(at) == Some(&0));
+        }
+        Some(at)
     }
 
     /// Judges one whole line, which may have a CR at its end. An empty one is no record and no fault: it is what is
@@ -220,7 +236,7 @@ impl Framer {
     }
 
     fn skip_line<'a>(&mut self, buffer: &'a [u8]) -> Step<'a> {
-        match memchr2(b'\n', 0, buffer) {
+        match self.find_line_end(buffer) {
             Some(at) => {
                 self.skipping = Skipping::Nothing;
                 Step::Discard { consumed: at + 1 }
@@ -336,6 +352,7 @@ mod tests {
     fn reference(message_bytes_max: usize, stream: &[u8]) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
         let mut counts = false;
+        let mut nul_ends = None;
         let mut at = 0;
         while at < stream.len() {
             let rest = &stream[at..];
@@ -344,8 +361,11 @@ mod tests {
             let opens = rest[0] != b'0' && (1..=DIGITS_MAX).contains(&digits);
             let is_count =
                 opens && (after.starts_with(b" <") || counts && (after.is_empty() || after.starts_with(b" ")));
-            let line_end = rest.iter().position(|&b| b == b'\n' || b == 0).unwrap_or(rest.len());
+            let find = |nul: bool| rest.iter().position(|&b| b == b'\n' || nul && b == 0);
+            let line_end = find(nul_ends != Some(false)).unwrap_or(rest.len());
+            let mut line_ended = || nul_ends = nul_ends.or(rest.get(line_end).map(|&b| b == 0));
             if !is_count {
+                line_ended();
                 let line = &rest[..line_end];
                 let line = line.strip_suffix(b"\r").unwrap_or(line);
                 if line.len() > message_bytes_max {
@@ -362,6 +382,7 @@ mod tests {
             }
             let octets: u128 = std::str::from_utf8(&rest[..digits]).unwrap().parse().unwrap();
             if digits > 9 || octets > OCTET_COUNT_MAX.max(message_bytes_max) as u128 {
+                line_ended();
                 outcomes.push(Outcome::Lost(FrameFault::BadCount));
                 at += line_end + 1;
                 continue;
@@ -382,9 +403,16 @@ mod tests {
 
     #[test]
     fn both_methods_on_one_connection() {
-        let stream = b"<1>a b\n<2>c\r\n7 <3>d\ne5<4>f\0\0\r\n\n6 <5>g\n\n<6>h";
+        let stream = b"<1>a b\0<2>c\r\n7 <3>d\ne5<4>f\0\0\r\n\n6 <5>g\n\n<6>h";
         let frames = [&b"<1>a b"[..], b"<2>c", b"<3>d\ne5", b"<4>f", b"<5>g\n\n", b"<6>h"];
         assert_eq!(whole(64, stream), frames.map(frame));
+    }
+
+    #[test]
+    fn nul_ends_a_line_only_where_the_first_line_ended_so() {
+        assert_eq!(whole(64, b"<1>a\0<2>b\0<3>c\n"), [&b"<1>a"[..], b"<2>b", b"<3>c"].map(frame));
+        let forged = b"<1>a\n<2>user=\0<22>dovecot: forged\n<3>c\n";
+        assert_eq!(whole(64, forged), [&b"<1>a"[..], b"<2>user=\0<22>dovecot: forged", b"<3>c"].map(frame));
     }
 
     #[test]
@@ -419,7 +447,7 @@ mod tests {
     #[test]
     fn the_limit_is_of_the_message_alone() {
         let lost = || Outcome::Lost(FrameFault::TooLong);
-        assert_eq!(whole(4, b"<1>a\r\n4 <1>b<1>c\0<1>d"), [b"<1>a", b"<1>b", b"<1>c", b"<1>d"].map(|f| frame(f)));
+        assert_eq!(whole(4, b"<1>a\r\n4 <1>b<1>c\n<1>d"), [b"<1>a", b"<1>b", b"<1>c", b"<1>d"].map(|f| frame(f)));
         assert_eq!(whole(4, b"<1>ab\n<1>a\n<1>ab\r\n<1>ab"), [lost(), frame(b"<1>a"), lost(), lost()]);
         assert_eq!(whole(4, b"5 <1>ab4 <1>a"), [lost(), frame(b"<1>a")]);
     }
