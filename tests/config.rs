@@ -745,10 +745,7 @@ fn changes_that_need_a_restart_are_named() {
         "ban: {max_attempts: 3, whitelist: 10.0.0.0/8, ipv6_prefix: 56}\nsyslog: {protocol: tcp, patterns: []}\n\
          nginx: {port: 81, address: 127.0.0.1}\nlog: {level: debug}\nruntime: {driver: epoll}\n",
     );
-    assert_eq!(
-        restart_needed(&old, &new),
-        ["syslog.protocol", "nginx.address", "nginx.port", "runtime.driver"]
-    );
+    assert_eq!(restart_needed(&old, &new), ["syslog.protocol", "nginx.address", "nginx.port", "runtime.driver"]);
 }
 
 #[test]

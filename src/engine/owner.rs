@@ -363,6 +363,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_too_much_for_one_tick_is_forgotten_by_the_next_ones() {
+        let rules = BanRules { cleanup: Duration::from_secs(60), ..rules() };
+        let mut owner = Owner::new(0, 200_000, hash_key(1));
+        let mut said = Vec::new();
+        owner.tick(at(0), &rules, &mut said);
+        for n in 0..100_000u32 {
+            let client = Network::host(std::net::Ipv4Addr::from_bits(n).into());
+            owner.fail(&Failure { client, ..failure(1, 1) }, at(1), &rules, &mut said);
+        }
+        for tick in 0..5 {
+            owner.tick(Time::from_millis(700_000 + tick * 250), &rules, &mut said);
+        }
+        assert_eq!(owner.counting(), 0);
+    }
+
+    #[test]
     fn ends_of_bans_that_were_lifted_do_not_pile_up() {
         let rules = BanRules { threshold: 1, ..rules() };
         let mut owner = Owner::new(0, 10, hash_key(1));
