@@ -399,8 +399,10 @@ fn only_allowed_senders_are_heard() {
     // The list can be changed while it runs, for both.
     server.reload(&server.config.clone().set("syslog.allowed_senders", "[127.0.0.2]"));
     let line = failed_login("192.0.2.2");
+    wait_for("the friend's connection to be closed", || (refused() == 16).then_some(()));
+    assert!(is_closed(&mut stream));
     server.send_udp_from(&friend, [&line; 9]);
-    assert_eq!(refused(), 24);
+    assert_eq!(refused(), 25);
     server.send_udp_from(&stranger, [&line; 3]);
     let mut stream = connect_from(STRANGER, server.config.syslog).expect("a connection");
     stream.write_all(format!("{line}\n{line}\n").as_bytes()).expect("to send");
