@@ -116,7 +116,8 @@ fn noise_is_survived() {
     let ends = metrics.get("fail2ban_syslog_malformed_total", &[]) + metrics.get("fail2ban_syslog_records_total", &[]);
     assert!(ends >= datagrams.len() as u64);
     assert_serves(&mut server, "192.0.2.2");
-    assert_eq!(server.banned(), ["192.0.2.2"]);
+    server.wait_for_ban("192.0.2.2", 1);
+    assert_eq!(server.metrics().get("fail2ban_bans_total", &[]), 1);
     server.stop();
 }
 
@@ -491,7 +492,8 @@ fn running_out_of_descriptors_is_survived() {
         let metrics = server.metrics();
         let faults = metrics.get("fail2ban_connections_total", &[("event", "accept_failed")]);
         assert!(faults > 0, "{driver}");
-        assert_eq!(metrics.get("fail2ban_shard_connections", &[("service", "syslog")]), 1, "{driver}");
+        // Those that still waited to be accepted come and go; only the first sender stays.
+        server.wait_for_metric("fail2ban_shard_connections", &[("service", "syslog")], 1);
         server.stop();
     }
 }

@@ -10,11 +10,15 @@ use std::fmt::Display;
 use std::time::Duration;
 use tracing::{error, info, warn};
 
+/// The target of the lines that an attacker can cause by the thousand; see [`super::log`].
+pub const DECISIONS: &str = "decisions";
+
 /// A ban or its end.
 pub fn decided(shard: usize, decision: &Decision, policy: &Policy) {
     let client = decision.client;
     match &decision.act {
         Act::Ban(ban) => info!(
+            target: DECISIONS,
             client = %client,
             pattern = policy.name(ban.pattern),
             severity = ban.severity.level(),
@@ -25,6 +29,7 @@ pub fn decided(shard: usize, decision: &Decision, policy: &Policy) {
             "ban"
         ),
         Act::Lift(why, ban) => info!(
+            target: DECISIONS,
             client = %client,
             reason = why.name(),
             pattern = policy.name(ban.pattern),

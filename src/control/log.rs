@@ -1,24 +1,27 @@
 //! What the program says to its operator: human on a terminal, JSON elsewhere or when asked.
 //!
-//! A thread of its own writes it. When standard error is not taken, as by a pager or a logging daemon that is stuck, lines
-//! are lost and counted, and the control thread goes on.
+//! Threads of its own write it. When standard error is not taken, as by a pager or a logging daemon that is stuck, lines
+//! are lost and counted, and the control thread goes on. Lines about bans have a queue of their own, so that a storm of
+//! them does not push out what else there is to say.
 
+use super::journal::DECISIONS;
 use crate::config::{LogFormat, LogLevel, LogSettings};
 use std::io::IsTerminal as _;
 use tracing::level_filters::LevelFilter;
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::fmt::writer::MakeWriterExt as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Registry, fmt, reload};
 
-/// Lines that wait to be written: ten seconds of an attack by a thousand clients a second.
+/// Lines that wait in each queue: ten seconds of an attack by a thousand clients a second.
 const LINES_WAITING_MAX: usize = 10_000;
 
 /// The running log. Dropping it writes what waits, for a second at most.
 pub struct Log {
     level: reload::Handle<LevelFilter, Registry>,
-    lost: ErrorCounter,
-    _writer: WorkerGuard,
+    lost: [ErrorCounter; 2],
+    _writers: [WorkerGuard; 2],
 }
 
 impl Log {
@@ -30,12 +33,10 @@ impl Log {
             LogFormat::Human => true,
             LogFormat::Json => false,
         };
-        let (writer, guard) = NonBlockingBuilder::default()
-            .lossy(true)
-            .buffered_lines_limit(LINES_WAITING_MAX)
-            .thread_name("log")
-            .finish(std::io::stderr());
-        let lost = writer.error_counter();
+        let (decisions, decisions_guard) = writer("log-decisions");
+        let (others, others_guard) = writer("log");
+        let lost = [decisions.error_counter(), others.error_counter()];
+        let writer = decisions.with_filter(|line| line.target() == DECISIONS).or_else(others);
         let (filter, level) = reload::Layer::new(level(settings));
         let registry = Registry::default().with(filter);
         let layer = fmt::layer().with_writer(writer).with_target(false);
@@ -44,7 +45,7 @@ impl Log {
         } else {
             registry.with(layer.json().flatten_event(true).with_current_span(false).with_span_list(false)).init();
         }
-        Log { level, lost, _writer: guard }
+        Log { level, lost, _writers: [decisions_guard, others_guard] }
     }
 
     /// From now on, says what is at least as important as these settings want.
@@ -55,8 +56,13 @@ impl Log {
 
     /// Lines that nobody took in time.
     pub fn lost(&self) -> u64 {
-        self.lost.dropped_lines() as u64
+        self.lost.iter().map(|queue| queue.dropped_lines() as u64).sum()
     }
+}
+
+fn writer(name: &str) -> (NonBlocking, WorkerGuard) {
+    let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_WAITING_MAX);
+    builder.thread_name(name).finish(std::io::stderr())
 }
 
 fn level(settings: &LogSettings) -> LevelFilter {

@@ -9,6 +9,7 @@ use crate::engine::policy::Policy;
 use crate::engine::table::{HashKey, hash_key};
 use crate::shard::{
     Addresses, Bell, Command, Event, Keys, Plan, Report, Shards, Wish, available_cores, open, raise_limits, start,
+    step_back,
 };
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -84,12 +85,11 @@ pub fn run(path: &Path, about: About) -> Result<(), RunFault> {
     let mut publisher = Publisher::new(shards, keys.tables.clone());
     let source = path.display().to_string();
     let policy = Arc::new(publisher.compile(&source, &settings)?);
-    let log = Log::start(&settings.log);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(machine)?;
     runtime.block_on(async move {
         // Before anything can be interrupted by them.
         let signals = Signals::new().map_err(machine)?;
-        let (server, scrapes) = Server::start(path, about, settings, log, publisher, policy, &keys, shards)?;
+        let (server, scrapes) = Server::start(path, about, settings, publisher, policy, &keys, shards)?;
         server.steer(signals, scrapes).await
     })
 }
@@ -157,19 +157,15 @@ struct Collection {
 }
 
 impl Server {
-    #[expect(clippy::too_many_arguments, reason = "one call site, where each is made")]
     fn start(
         path: &Path,
         about: About,
         settings: Settings,
-        log: Log,
         publisher: Publisher,
         policy: Arc<Policy>,
         keys: &Keys,
         shards: usize,
     ) -> Result<(Server, mpsc::Receiver<Scrape>), RunFault> {
-        let source = path.display().to_string();
-        journal::settings_warnings(&source, &settings);
         let open_files = raise_limits(shards);
         let addresses = Addresses {
             syslog_udp: settings.syslog.listen_udp(),
@@ -202,6 +198,11 @@ impl Server {
             version: about.version,
         };
         let running = start(&plan, keys, &policy, sockets).map_err(machine)?;
+        // From here on: the writer of the log steps back too.
+        step_back();
+        let log = Log::start(&settings.log);
+        let source = path.display().to_string();
+        journal::settings_warnings(&source, &settings);
 
         let (scrape, scrapes) = mpsc::channel(16);
         if let Some(Ok(listener)) = listener {

@@ -57,6 +57,9 @@ const COMMANDS: usize = 256;
 /// decisions a second on one shard).
 const EVENTS: usize = 16 << 10;
 
+/// The control thread's niceness: a third of a shard's share of a core that both want.
+const CONTROL_NICE: i32 = 5;
+
 /// What does not change while the shards run.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -169,6 +172,14 @@ fn allowed_cores() -> Vec<usize> {
 /// shards than it pays for would only wait for each other.
 pub fn available_cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Has the calling thread, and those it starts from now on, step back behind the shards where there are not cores enough for
+/// all: when a storm of bans is to be logged, questions come first.
+pub fn step_back() {
+    // Per thread on Linux, whatever the name says (setpriority(2), "C library/kernel differences"). Lowering is always
+    // allowed.
+    let _ = rustix::process::setpriority_process(None, CONTROL_NICE);
 }
 
 /// Starts all shards on sockets that are already open. They serve from when this returns.

@@ -374,7 +374,7 @@ impl Server {
         })
     }
 
-    /// The clients it has banned so far, in the order of their names.
+    /// The clients that its log has said to be banned so far, in the order of their names.
     pub fn banned(&self) -> Vec<String> {
         let bans = self.log().into_iter().filter(|line| says(line, "ban"));
         let mut clients: Vec<String> = bans.filter_map(|line| Some(line["client"].as_str()?.to_owned())).collect();
@@ -397,12 +397,15 @@ impl Server {
     /// Gives it another configuration and waits until that is in force on every shard. Returns its number.
     #[track_caller]
     pub fn reload(&self, config: &Config) -> u64 {
-        let in_force = |line: &Value| says(line, "policy in force on every shard");
-        let before = self.log().iter().filter(|line| in_force(line)).filter_map(|line| line["policy"].as_u64()).max();
+        let before = self.metrics().get("fail2ban_policy_number", &[]);
         self.write_config(&config.text());
         self.signal(libc::SIGHUP);
-        let line = self.wait_for_log("the new policy", |line| in_force(line) && line["policy"].as_u64() > before);
-        line["policy"].as_u64().expect("a number")
+        wait_for("the new policy on every shard", || {
+            let metrics = self.metrics();
+            let newest = metrics.get("fail2ban_policy_number", &[]);
+            let adopted = metrics.by_shard("fail2ban_shard_policy_number", &[]);
+            (newest > before && adopted.iter().all(|adopted| *adopted == newest)).then_some(newest)
+        })
     }
 
     /// Waits until it has ended by itself.
