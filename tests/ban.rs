@@ -4,7 +4,9 @@
 
 mod harness;
 
-use harness::{Config, Http, Server, failed_login, failed_login_message, logger, need, record, says, tool, wait_for};
+use harness::{
+    Config, Http, Server, TRUTH, failed_login, failed_login_message, logger, need, record, says, tool, wait_for,
+};
 use mailfail2ban::wire::syslog::{Framer, Step};
 use std::collections::BTreeMap;
 use std::fs;
@@ -307,19 +309,6 @@ fn the_documented_pattern_of_the_quick_start_works_as_typed() {
     assert_eq!(server.status("192.0.2.45"), 200);
     server.stop();
 }
-
-/// Who was refused how often in the captured scenario, as the client that played it counted.
-const TRUTH: [(&str, usize); 9] = [
-    ("127.0.0.2", 10),
-    ("127.0.0.3", 7),
-    ("127.0.0.4", 9),
-    ("127.0.0.6", 5),
-    ("127.0.0.9", 18),
-    ("198.51.100.7", 2),
-    ("198.51.100.9", 1),
-    ("2001:db8::7", 2),
-    ("::1", 3),
-];
 
 /// Log lines of the scenario: two of the failures are told together with another one.
 const TRUTH_LINES: u64 = 55;

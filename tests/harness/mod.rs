@@ -33,6 +33,19 @@ const PAUSE: Duration = Duration::from_millis(5);
 /// The built program.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_mailfail2ban");
 
+/// Who was refused how often in the captured scenario, as the client that played it counted.
+pub const TRUTH: [(&str, usize); 9] = [
+    ("127.0.0.2", 10),
+    ("127.0.0.3", 7),
+    ("127.0.0.4", 9),
+    ("127.0.0.6", 5),
+    ("127.0.0.9", 18),
+    ("198.51.100.7", 2),
+    ("198.51.100.9", 1),
+    ("2001:db8::7", 2),
+    ("::1", 3),
+];
+
 /// What a mail log says of one failed login from `address`: priority and header of RFC 3164, no line end.
 pub fn failed_login(address: &str) -> String {
     format!("<22>Nov 22 17:33:44 mail1 {}", failed_login_after_host(address))
