@@ -58,7 +58,8 @@ fn check_names_every_fault_with_its_key_and_line() {
     let directory = Directory::new();
     directory.file(
         "config.yaml",
-        "ban:\n  max_attempts: zero\n  max_atempts: 3\n  whitelist: [10.0.0.0/8, 10.0.0.300]\nlog:\n  level: loud\nnginx: {port: 70000}\n",
+        "ban:\n  max_attempts: zero\n  max_atempts: 3\n  whitelist: [10.0.0.0/8, 10.0.0.300]\nlog:\n  level: loud\nnginx: {port: 70000}\n\
+         syslog: {patterns: [{name: x, regex: '('}]}\n",
     );
     let output = run(&directory.0, &["check"], b"");
     assert_status(&output, 2);
@@ -70,7 +71,8 @@ fn check_names_every_fault_with_its_key_and_line() {
         "mailfail2ban: config.yaml:4: ban.whitelist[1]: ",
         "mailfail2ban: config.yaml:6: log.level: ",
         "mailfail2ban: config.yaml:7: nginx.port: ",
-        "mailfail2ban: 5 faults in the configuration",
+        "mailfail2ban: config.yaml:8: syslog.patterns[0].regex: the regex does not compile: unclosed group",
+        "mailfail2ban: 6 faults in the configuration",
     ];
     assert_eq!(lines.len(), begins.len(), "{}", err(&output));
     for (line, begin) in lines.iter().zip(begins) {

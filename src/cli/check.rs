@@ -1,6 +1,6 @@
 //! `check`: is the configuration right?
 
-use crate::config::{self, Faults};
+use crate::config::Faults;
 use crate::control::publish::Publisher;
 use crate::engine::table::hash_key;
 use std::path::Path;
@@ -11,10 +11,9 @@ use std::path::Path;
 ///
 /// All faults of the configuration.
 pub fn run(path: &Path) -> Result<(), Faults> {
-    let settings = config::load(path)?;
     let source = path.display().to_string();
     // The key of the hash is of no use here: nobody else sees these tables.
-    let policy = Publisher::new(1, hash_key(0)).compile(&source, &settings)?;
+    let (settings, policy) = Publisher::new(1, hash_key(0)).load(path)?;
     for warning in &settings.warnings {
         eprintln!("mailfail2ban: warning: {}", warning.at(&source));
     }

@@ -1,7 +1,6 @@
 //! `match`: what would the configured patterns have found in this log?
 
 use super::Format;
-use crate::config;
 use crate::control::RunFault;
 use crate::control::publish::Publisher;
 use crate::engine::ban::PatternId;
@@ -55,9 +54,8 @@ struct Summary {
 ///
 /// If the configuration is faulty, or the log cannot be read.
 pub fn run(config: &Path, file: &Path, format: Format) -> Result<(), RunFault> {
-    let settings = config::load(config)?;
     // The key of the hash is of no use here: nobody else sees these tables.
-    let policy = Publisher::new(1, hash_key(0)).compile(&config.display().to_string(), &settings)?;
+    let (_, policy) = Publisher::new(1, hash_key(0)).load(config)?;
     let unreadable = |why: io::Error| RunFault::Machine(vec![format!("cannot read {}: {why}", file.display())]);
     let (log, bytes): (Box<dyn Read>, Option<u64>) = if file.as_os_str() == "-" {
         (Box::new(io::stdin()), None)

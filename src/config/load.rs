@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::fault::{Fault, Faults};
-use super::parse::parse;
+use super::parse::Draft;
 use super::settings::Settings;
 
 /// Where a configuration is looked for when the command line names none, in this order.
@@ -48,19 +48,28 @@ fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
-/// Reads the file and the environment of this process; see [`parse`].
+/// Reads the file and the environment of this process; see [`parse`](super::parse()).
 ///
 /// # Errors
 ///
 /// All faults of both, or one if the file cannot be read or is not UTF-8.
 pub fn load(path: &Path) -> Result<Settings, Faults> {
+    draft(path)?.finish()
+}
+
+/// The same, for those who look for more faults before it is finished.
+///
+/// # Errors
+///
+/// If the file cannot be read or is not UTF-8.
+pub fn draft(path: &Path) -> Result<Draft, Faults> {
     let source = path.display().to_string();
     let text = read_text(path).map_err(|fault| Faults::new(&source, vec![fault]))?;
     // What is not UTF-8 is no setting's name and no setting's value: the replacement character makes it a fault where
     // it matters, and is passed over where it does not.
     let environment = std::env::vars_os()
         .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
-    parse(&source, &text, environment)
+    Ok(Draft::parse(&source, &text, environment))
 }
 
 fn read_text(path: &Path) -> Result<String, Fault> {

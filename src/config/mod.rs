@@ -32,8 +32,8 @@ pub use document::document;
 pub use duration::{parse_duration, print_duration};
 pub use fault::{Fault, Faults, Warning};
 pub use kind::{Kind, TextRule};
-pub use load::{load, locate};
-pub use parse::{parse, restart_needed};
+pub use load::{draft, load, locate};
+pub use parse::{Draft, parse, restart_needed};
 pub use settings::{
     BanSettings, Driver, LogFormat, LogLevel, LogSettings, NginxSettings, OnUnknown, PatternSettings,
     PrometheusSettings, Protocol, RuntimeSettings, Settings, SyslogSettings,

@@ -36,6 +36,46 @@ pub fn parse(
     yaml: &str,
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<Settings, Faults> {
+    Draft::parse(source_name, yaml, environment).finish()
+}
+
+/// Settings that were read, with the faults found so far. Who can find more than this room knows of (patterns are compiled
+/// elsewhere) looks at the draft before it is finished, so that all faults are in one report.
+#[derive(Debug)]
+pub struct Draft {
+    source: String,
+    settings: Settings,
+    faults: Vec<Fault>,
+}
+
+impl Draft {
+    /// Reads as [`parse`] does.
+    pub fn parse(source_name: &str, yaml: &str, environment: impl Iterator<Item = (String, String)>) -> Draft {
+        let Reading { settings, faults, .. } = read(yaml, environment);
+        Draft { source: source_name.to_owned(), settings, faults }
+    }
+
+    /// What could be read; where something was wrong, it has its default or what was right of it. Not for use.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The settings, for use.
+    ///
+    /// # Errors
+    ///
+    /// If there were faults.
+    pub fn finish(self) -> Result<Settings, Faults> {
+        if self.faults.is_empty() { Ok(self.settings) } else { Err(self.refuse(Vec::new())) }
+    }
+
+    /// The faults, and more that were found.
+    pub fn refuse(self, more: Vec<Fault>) -> Faults {
+        Faults::new(self.source, self.faults.into_iter().chain(more).collect())
+    }
+}
+
+fn read(yaml: &str, environment: impl Iterator<Item = (String, String)>) -> Reading {
     let mut reading = Reading { settings: Settings::default(), given: BTreeMap::new(), faults: Vec::new() };
     match yaml::read(yaml) {
         Ok(root) => reading.read_file(&root),
@@ -48,7 +88,7 @@ pub fn parse(
         reading.read_variable(name, text);
     }
     reading.relate();
-    if reading.faults.is_empty() { Ok(reading.settings) } else { Err(Faults::new(source_name, reading.faults)) }
+    reading
 }
 
 /// The keys whose values differ and that a running server cannot take over: they need a restart.
@@ -316,7 +356,6 @@ fn once_each<'a>(entries: &'a [Entry], prefix: &str, in_file: bool, faults: &mut
 
 /// Reads the list of patterns, or says all that is wrong with it. A single pattern stands for a list of one.
 fn read_patterns(node: &Node, spot: &Spot, faults: &mut Vec<Fault>) -> Option<Vec<PatternSettings>> {
-    let faults_before = faults.len();
     let nodes = match &node.content {
         Content::List(nodes) => nodes,
         Content::Nothing => {
@@ -353,7 +392,8 @@ fn read_patterns(node: &Node, spot: &Spot, faults: &mut Vec<Fault>) -> Option<Ve
         }
         patterns.push(pattern);
     }
-    (faults.len() == faults_before).then_some(patterns)
+    // Those with faults too, for whoever compiles the regexes that could be read.
+    Some(patterns)
 }
 
 /// Reads one pattern; what was wrong with it is in `faults`, and has its default.

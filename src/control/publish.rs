@@ -1,6 +1,6 @@
 //! From settings to a policy: compiled here, on the control thread, and refused whole if anything in it is wrong.
 
-use crate::config::{Fault, Faults, OnUnknown, PatternSettings, Settings};
+use crate::config::{self, Draft, Fault, Faults, OnUnknown, PatternSettings, Settings};
 use crate::engine::address::Network;
 use crate::engine::ban::{PatternId, Severity};
 use crate::engine::escalation::BanRules;
@@ -10,12 +10,16 @@ use crate::engine::policy::{PatternName, Policy, QuestionRules};
 use crate::engine::table::{HashKey, NetworkTable};
 use crate::wire::syslog;
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Compiles policies and numbers them, and gives every pattern name a number for the life of the process.
 #[derive(Debug)]
 pub struct Publisher {
-    shards: usize,
+    /// How many shards there are, if the settings do not say.
+    cores: usize,
+    /// How many there are for good, once there is a policy.
+    shards: Option<usize>,
     hash: HashKey,
     policies: u64,
     names: Vec<PatternName>,
@@ -23,18 +27,38 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// For so many shards, whose tables of networks are hashed with `hash`.
-    pub fn new(shards: usize, hash: HashKey) -> Publisher {
-        Publisher { shards: shards.max(1), hash, policies: 0, names: Vec::new(), ids: HashMap::new() }
+    /// For a machine with so many cores. Tables of networks are hashed with `hash`.
+    pub fn new(cores: usize, hash: HashKey) -> Publisher {
+        Publisher { cores: cores.max(1), shards: None, hash, policies: 0, names: Vec::new(), ids: HashMap::new() }
     }
 
-    /// Compiles the next policy.
+    /// How many shards the policies are for.
+    pub fn shards(&self) -> usize {
+        self.shards.unwrap_or(self.cores)
+    }
+
+    /// Reads the settings from a file and the environment, and compiles the next policy from them.
     ///
     /// # Errors
     ///
-    /// All faults of all patterns; then no number is used up.
-    pub fn compile(&mut self, source: &str, settings: &Settings) -> Result<Policy, Faults> {
-        let matcher = self.compile_matcher(source, settings)?;
+    /// All faults of the settings and of all patterns; then no number is used up.
+    pub fn load(&mut self, path: &Path) -> Result<(Settings, Policy), Faults> {
+        self.compile(config::draft(path)?)
+    }
+
+    fn compile(&mut self, draft: Draft) -> Result<(Settings, Policy), Faults> {
+        match self.compile_matcher(draft.settings()) {
+            Ok(matcher) => draft.finish().map(|settings| {
+                let policy = self.policy(&settings, matcher);
+                (settings, policy)
+            }),
+            Err(more) => Err(draft.refuse(more)),
+        }
+    }
+
+    fn policy(&mut self, settings: &Settings, matcher: Matcher) -> Policy {
+        let wanted = if settings.runtime.shards == 0 { self.cores } else { settings.runtime.shards };
+        let shards = *self.shards.get_or_insert(wanted);
         self.policies += 1;
         let ban = &settings.ban;
         let rules = BanRules {
@@ -47,9 +71,9 @@ impl Publisher {
             cleanup: ban.cleanup_interval,
             ipv4_prefix: ban.ipv4_prefix,
             ipv6_prefix: ban.ipv6_prefix,
-            tracked_max: ban.max_tracked.div_ceil(self.shards),
+            tracked_max: ban.max_tracked.div_ceil(shards),
         };
-        Ok(Policy {
+        Policy {
             number: self.policies,
             rules,
             matcher,
@@ -62,20 +86,24 @@ impl Publisher {
                 deny_unknown: settings.nginx.on_unknown == OnUnknown::Deny,
                 json: settings.nginx.return_json,
             },
-        })
+        }
     }
 
-    fn compile_matcher(&mut self, source: &str, settings: &Settings) -> Result<Matcher, Faults> {
+    fn compile_matcher(&mut self, settings: &Settings) -> Result<Matcher, Vec<Fault>> {
         let mut patterns = Vec::new();
         let mut faults = Vec::new();
         for (index, settings) in settings.syslog.patterns.iter().enumerate() {
+            if settings.name.is_empty() || settings.regex.is_empty() {
+                // That there is none was said already.
+                continue;
+            }
             match self.compile_pattern(index, settings) {
                 // One that is switched off must compile too: it will be switched on at three in the morning.
                 Ok(pattern) => patterns.extend(settings.enabled.then_some(pattern)),
                 Err(more) => faults.extend(more),
             }
         }
-        if faults.is_empty() { Ok(Matcher::new(patterns)) } else { Err(Faults::new(source, faults)) }
+        if faults.is_empty() { Ok(Matcher::new(patterns)) } else { Err(faults) }
     }
 
     fn compile_pattern(&mut self, index: usize, settings: &PatternSettings) -> Result<Pattern, Vec<Fault>> {
@@ -148,21 +176,18 @@ mod tests {
     use super::*;
     use crate::engine::table::hash_key;
 
-    fn publish(yaml: &str) -> Result<Policy, Faults> {
-        let settings = crate::config::parse("test.yaml", yaml, std::iter::empty())?;
-        Publisher::new(2, hash_key(1)).compile("test.yaml", &settings)
+    fn draft(yaml: &str) -> Draft {
+        Draft::parse("test.yaml", yaml, std::iter::empty())
     }
 
     #[test]
     fn every_faulty_pattern_is_named_with_its_line() {
-        let faults = publish(
-            "syslog:\n  patterns:\n  - name: a\n    regex: '('\n  - name: b\n    regex: 'from (\\S+)'\n    examples: ['x: hello', \
-             'x: from here']\n  - name: c\n    enabled: false\n    regex: none\n",
-        )
-        .unwrap_err();
+        let yaml = "syslog:\n  patterns:\n  - name: a\n    regex: '('\n  - name: b\n    regex: 'from (\\S+)'\n    examples: ['x: hello', \
+             'x: from here']\n  - name: c\n    enabled: false\n    regex: none\nban:\n  max_attempts: x\n";
+        let faults = Publisher::new(2, hash_key(1)).compile(draft(yaml)).unwrap_err();
         let said = faults.to_string();
         let lines: Vec<&str> = said.lines().collect();
-        assert_eq!(lines.len(), 4, "{said}");
+        assert_eq!(lines.len(), 5, "{said}");
         assert!(
             lines[0].starts_with("test.yaml:4: syslog.patterns[0].regex: the regex does not compile: unclosed group")
         );
@@ -171,19 +196,21 @@ mod tests {
         );
         assert!(lines[2].ends_with("is no address"));
         assert!(lines[3].starts_with("test.yaml:10: syslog.patterns[2].regex: the regex has no group"));
+        assert!(lines[4].starts_with("test.yaml:12: ban.max_attempts: "));
     }
 
     #[test]
     fn the_defaults_compile_and_numbers_stay_with_names() {
-        let settings = crate::config::parse("", "", std::iter::empty()).unwrap();
         let mut publisher = Publisher::new(2, hash_key(1));
-        let first = publisher.compile("", &settings).unwrap();
-        let mut fewer = settings.clone();
-        fewer.syslog.patterns.remove(0);
-        let second = publisher.compile("", &fewer).unwrap();
+        let (settings, first) = publisher.compile(draft("")).unwrap();
+        assert!(publisher.compile(draft("ban: {max_attempts: x}")).is_err(), "which uses up no number");
+        let one =
+            draft("runtime: {shards: 8}\nsyslog: {patterns: [{name: sogo-login, severity: 3, regex: 'from (.*)'}]}");
+        let (_, second) = publisher.compile(one).unwrap();
+        assert_eq!(publisher.shards(), 2, "a restart away");
         assert_eq!((first.number, second.number), (1, 2));
         assert_eq!(first.names, second.names);
-        assert_eq!(second.matcher.len() + 1, first.matcher.len());
-        assert_eq!(first.rules.tracked_max, 500_000);
+        assert_eq!((second.matcher.len(), first.matcher.len()), (1, settings.syslog.patterns.len()));
+        assert_eq!((first.rules.tracked_max, second.rules.tracked_max), (500_000, 500_000));
     }
 }

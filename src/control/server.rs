@@ -76,20 +76,14 @@ pub struct About {
 ///
 /// If it cannot start; then nothing of it was started. Or if it cannot go on.
 pub fn run(path: &Path, about: About) -> Result<(), RunFault> {
-    let settings = config::load(path)?;
-    let shards = match settings.runtime.shards {
-        0 => available_cores(),
-        wanted => wanted,
-    };
     let keys = Keys { tables: random_key(), owners: random_key() };
-    let mut publisher = Publisher::new(shards, keys.tables.clone());
-    let source = path.display().to_string();
-    let policy = Arc::new(publisher.compile(&source, &settings)?);
+    let mut publisher = Publisher::new(available_cores(), keys.tables.clone());
+    let (settings, policy) = publisher.load(path)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(machine)?;
     runtime.block_on(async move {
         // Before anything can be interrupted by them.
         let signals = Signals::new().map_err(machine)?;
-        let (server, scrapes) = Server::start(path, about, settings, publisher, policy, &keys, shards)?;
+        let (server, scrapes) = Server::start(path, about, settings, publisher, Arc::new(policy), &keys)?;
         server.steer(signals, scrapes).await
     })
 }
@@ -164,8 +158,8 @@ impl Server {
         publisher: Publisher,
         policy: Arc<Policy>,
         keys: &Keys,
-        shards: usize,
     ) -> Result<(Server, mpsc::Receiver<Scrape>), RunFault> {
+        let shards = publisher.shards();
         let open_files = raise_limits(shards);
         let addresses = Addresses {
             syslog_udp: settings.syslog.listen_udp(),
@@ -281,10 +275,8 @@ impl Server {
     /// Reads the configuration again and publishes it; one that is faulty changes nothing.
     fn reload(&mut self) {
         let source = self.path.display().to_string();
-        let compiled =
-            config::load(&self.path).and_then(|settings| Ok((self.publisher.compile(&source, &settings)?, settings)));
-        let (policy, settings) = match compiled {
-            Ok(compiled) => compiled,
+        let (settings, policy) = match self.publisher.load(&self.path) {
+            Ok(loaded) => loaded,
             Err(faults) => {
                 self.metrics.reloaded(false);
                 return journal::reload_refused(&faults);
@@ -368,24 +360,10 @@ impl Server {
         journal::stopping(signal);
         let allowed = self.settings.runtime.shutdown_deadline;
         let deadline = Instant::now() + allowed;
-        self.tell(|| Command::Drain);
-        let bell = Arc::clone(&self.shards.bell);
-        loop {
-            let busy = self.take_events();
-            if self.drained == self.shards.len() {
-                break;
-            }
-            if Instant::now() >= deadline {
-                journal::deadline_missed(allowed);
-                break;
-            }
-            if busy {
-                continue;
-            }
-            bell.sleep(|| !self.take_events());
-            // At the deadline, the next round says so.
-            let _ = tokio::time::timeout_at(deadline, ear.rung()).await;
-            bell.wake();
+        // Twice: a connection may have been handed to a shard that had just said that it was done.
+        let in_time = self.drain(deadline, ear).await && self.drain(deadline, ear).await;
+        if !in_time {
+            journal::deadline_missed(allowed);
         }
         self.tell(|| Command::Stop);
         // A failure that one shard received as the last may have been counted by another after both had drained.
@@ -396,6 +374,29 @@ impl Server {
         while self.take_events() && Instant::now() < last {}
         journal::stopped();
         Ok(())
+    }
+
+    /// Has the shards take in nothing new and finish what they received. False if they do not in time.
+    async fn drain(&mut self, deadline: Instant, ear: &Ear) -> bool {
+        self.drained = 0;
+        self.tell(|| Command::Drain);
+        let bell = Arc::clone(&self.shards.bell);
+        loop {
+            let busy = self.take_events();
+            if self.drained == self.shards.len() {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                return false;
+            }
+            if busy {
+                continue;
+            }
+            bell.sleep(|| !self.take_events());
+            // At the deadline, the next round says so.
+            let _ = tokio::time::timeout_at(deadline, ear.rung()).await;
+            bell.wake();
+        }
     }
 }
 

@@ -49,7 +49,7 @@ pub enum Command {
     Ready,
     /// Say what you have counted.
     Report,
-    /// Take in nothing new, finish what was received.
+    /// Take in nothing new, finish what was received, and say when. Said again, it is answered again.
     Drain,
     /// End.
     Stop,
@@ -311,6 +311,7 @@ impl Core {
 
     fn drain(&mut self) {
         self.draining = true;
+        self.drained = false;
         self.stop_listening();
         self.connections.finish();
     }
