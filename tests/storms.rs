@@ -109,13 +109,14 @@ fn a_slow_request_is_cut_in_time_though_others_keep_the_shard_busy() {
         let config = Config::new().set("runtime.driver", driver).set("runtime.shards", 1);
         let server = Server::start(config.set("nginx.read_timeout", "1s"));
         let storms = [Storm::begin(&server, false), Storm::begin(&server, false), Storm::begin(&server, false)];
-        let mut slow = Http::connect(server.config.nginx).expect("a connection");
         let begun = Instant::now();
+        let mut slow = Http::connect(server.config.nginx).expect("a connection");
         slow.send(b"GET /auth HTTP/1.1\r\n").expect("to send");
         assert_eq!(slow.read_to_end(), b"", "it gets no answer");
         let cut = begun.elapsed();
         record(&format!("{driver}: cut after {cut:?}"));
-        assert!(cut >= Duration::from_secs(1) && cut < Duration::from_secs(8), "cut after {cut:?}");
+        // Its time began with the turn in which it was accepted, which may have begun a little earlier.
+        assert!(cut >= Duration::from_millis(900) && cut < Duration::from_secs(8), "cut after {cut:?}");
         assert!(storms.into_iter().map(Storm::end).sum::<u64>() > 0);
         server.stop();
     }

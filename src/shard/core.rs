@@ -212,10 +212,7 @@ impl Core {
     /// turn should be repeated soon even if nothing happens.
     pub fn end_turn(&mut self) -> bool {
         self.take_in();
-        let (owner, index, now, clock) = (&self.owner, self.index, self.now, &self.clock);
-        let (snapshots, waiting) =
-            self.exchange.flush(|| Box::new(Snapshot { owner: index, bans: owner.snapshot(now), made: clock.nanos() }));
-        self.counters.snapshots += snapshots as u64;
+        let waiting = self.send_out();
         let idle = self.listening == 0 && self.connections.is_empty() && self.arrivals.is_empty() && !waiting;
         if self.draining && !self.drained && idle {
             self.drained = true;
@@ -227,6 +224,16 @@ impl Core {
         self.in_turn = false;
         let (exchange, commands) = (&self.exchange, &self.commands);
         self.bell.sleep(|| exchange.is_idle() && commands.is_empty());
+        waiting
+    }
+
+    /// Sends out what arose for other shards, and wakes those that sleep. At the end of a turn, and before it after each
+    /// batch of lines: a ban does not wait for the rest of a burst. True if something waits for room.
+    pub fn send_out(&mut self) -> bool {
+        let (owner, index, now, clock) = (&self.owner, self.index, self.now, &self.clock);
+        let (snapshots, waiting) =
+            self.exchange.flush(|| Box::new(Snapshot { owner: index, bans: owner.snapshot(now), made: clock.nanos() }));
+        self.counters.snapshots += snapshots as u64;
         waiting
     }
 

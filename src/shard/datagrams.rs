@@ -29,6 +29,7 @@ pub async fn run(shard: Shard, readiness: Readiness, message_bytes_max: usize) {
                 for datagram in batch.iter() {
                     core.datagram(&datagram);
                 }
+                core.send_out();
                 core.draining
             });
             drained += if draining { received } else { 0 };

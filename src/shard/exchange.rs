@@ -213,7 +213,7 @@ impl Exchange {
         self.outgoing.iter().flatten().map(|peer| peer.backlog.len()).sum()
     }
 
-    /// At the end of a turn: moves what waits, and wakes those who got something. `snapshot` makes this shard's
+    /// Moves what waits, and wakes those who got something. `snapshot` makes this shard's
     /// snapshot for a replica that fell behind. Returns how many snapshots were sent, and whether something still waits.
     pub fn flush(&mut self, mut snapshot: impl FnMut() -> Box<Snapshot>) -> (usize, bool) {
         let mut snapshots = 0;

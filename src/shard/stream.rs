@@ -78,6 +78,7 @@ fn take_frames(shard: &Shard, framer: &mut Framer, buffer: &mut Vec<u8>, ended: 
                 Step::Incomplete => break,
             }
         }
+        core.send_out();
         core.draining
     });
     buffer.drain(..done.min(buffer.len()));
