@@ -2,7 +2,7 @@
 //!
 //! monoio has no hook at the end of a turn of its loop. The first task that does something begins the turn and wakes
 //! the settling task, which therefore runs after all tasks that were ready, just before the shard sleeps: what arose
-//! for others goes out once per turn, however many tasks took part in it.
+//! for others has gone out by then, however many tasks took part in it.
 
 use super::core::{Core, TICK};
 use super::exchange::Bell;
