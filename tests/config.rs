@@ -58,6 +58,13 @@ fn defaults_are_the_documented_ones() {
     assert_eq!((s.nginx.return_json, s.nginx.on_unknown), (false, OnUnknown::Allow));
     assert_eq!((s.nginx.trusted_proxies.len(), s.nginx.max_connections), (0, 65536));
 
+    assert_eq!((s.spoa.address.to_string().as_str(), s.spoa.port, s.spoa.enabled), ("0.0.0.0", 12345, true));
+    assert_eq!((s.spoa.max_clients, s.spoa.read_timeout), (1000, Duration::from_secs(30)));
+    assert_eq!((s.envoy.address.to_string().as_str(), s.envoy.port, s.envoy.enabled), ("0.0.0.0", 9001, true));
+    assert_eq!((s.envoy.max_connections, s.envoy.read_timeout), (1024, Duration::from_secs(10)));
+    assert_eq!(s.envoy.trusted_proxies, []);
+    assert_eq!([s.spoa.listen_unix(), s.envoy.listen_unix(), s.nginx.listen_unix()], [None; 3]);
+
     assert_eq!(s.ban.initial_ban_time, Duration::from_secs(300));
     assert_eq!(s.ban.max_ban_time, Duration::from_secs(86_400));
     assert_eq!(s.ban.escalation_factor.to_bits(), 2.0_f64.to_bits());
@@ -339,6 +346,10 @@ fn wrong_values_say_what_was_found_and_what_is_right() {
             "nginx:\n  enabled: 'true'\n",
             "2 nginx.enabled: expected true or false, found the text \"true\"; leave the quotes out",
         ),
+        (
+            "nginx:\n  socket: nginx.sock\n",
+            "2 nginx.socket: expected an absolute path of at most 107 bytes, like /run/mailfail2ban/nginx.sock, or nothing, found the text \"nginx.sock\"",
+        ),
         ("nginx:\n  enabled: 1\n", "2 nginx.enabled: expected true or false, found the number 1"),
         (
             "prometheus:\n  path: metrics\n",
@@ -383,7 +394,10 @@ fn unknown_keys_are_faults_with_a_suggestion() {
         ("databse: {}\n", "1 databse: there is no such section; did you mean `database`?"),
         ("patterns: []\n", "1 patterns: there is no such section; did you mean `syslog.patterns`?"),
         ("ban.max_attempts: 5\n", "1 ban.max_attempts: write `max_attempts` below `ban:`"),
-        ("x: 5\n", "1 x: there is no such section; there are syslog, nginx, ban, prometheus, runtime, log"),
+        (
+            "x: 5\n",
+            "1 x: there is no such section; there are syslog, spoa, envoy, nginx, ban, prometheus, runtime, log",
+        ),
         (
             "ban: {<<: {max_attempts: 3}}\n",
             "1 ban.<<: there is no such setting; `ban` has max_attempts, time_window, initial_ban_time, max_ban_time, escalation_factor, max_memory_ttl, cleanup_interval, ipv4_prefix, ipv6_prefix, max_tracked, whitelist, blacklist",
@@ -457,7 +471,7 @@ config.yaml:7: syslog.patterns[0].severity: expected a whole number from 1 to 6,
 config.yaml:9: syslog.patterns[1].name: the name \"a\" is taken by the pattern on line 6
 config.yaml:11: ban.max_attempts: expected a whole number from 1 to 10000, found the text \"no\"
 config.yaml:12: ban.time_window: expected a duration from 1s to 30d, found the number 10 without a unit: write 10s
-config.yaml:13: colour: there is no such section; there are syslog, nginx, ban, prometheus, runtime, log
+config.yaml:13: colour: there is no such section; there are syslog, spoa, envoy, nginx, ban, prometheus, runtime, log
 environment: FAIL2BAN_BAN_MAX_ATTEMPTS: expected a whole number from 1 to 10000, found the text \"many\""
     );
 }
@@ -599,6 +613,16 @@ fn settings_must_agree_with_each_other() {
         ("nginx:\n  port: 2112\n  enabled: false\n", ""),
         ("nginx:\n  port: 2112\nprometheus:\n  enabled: false\n", ""),
         ("nginx:\n  port: 5514\nsyslog:\n  protocol: udp\n", ""),
+        (
+            "spoa: {port: 9001}\n",
+            "1 spoa.port: `envoy` would listen on 0.0.0.0:9001 and `spoa` on 0.0.0.0:9001: give one of them another port",
+        ),
+        ("spoa: {port: 9001}\nenvoy: {enabled: false}\n", ""),
+        (
+            "envoy: {socket: /run/m.sock}\nnginx: {socket: /run/m.sock}\n",
+            "2 nginx.socket: `nginx.socket` and `envoy.socket` are the same path: give one of them another",
+        ),
+        ("envoy: {socket: /run/m.sock, enabled: false}\nnginx: {socket: /run/m.sock}\nspoa: {socket: ''}\n", ""),
     ] {
         assert_eq!(report(yaml, &[]).join("\n"), want, "{yaml}");
     }
@@ -610,18 +634,16 @@ fn settings_must_agree_with_each_other() {
 
 #[test]
 fn sections_of_other_versions_are_named_and_passed_over() {
-    let s = good("spoa: {port: x}\nban:\n  max_attempts: 3\ndatabase:\n  dsn: [1, {a: b}]\nenvoy:\napi: 5\n");
+    let s = good("ban:\n  max_attempts: 3\ndatabase:\n  dsn: [1, {a: b}]\napi: 5\n");
     assert_eq!(s.ban.max_attempts, 3);
     assert_eq!(
         warnings(&s),
         [
-            "line 1: spoa: section `spoa` is not served by this version and is ignored",
-            "line 4: database: section `database` is not served by this version and is ignored",
-            "line 6: envoy: section `envoy` is not served by this version and is ignored",
-            "line 7: api: section `api` is not served by this version and is ignored",
+            "line 3: database: section `database` is not served by this version and is ignored",
+            "line 5: api: section `api` is not served by this version and is ignored",
         ]
     );
-    assert_eq!(s.warnings[0].at("config.yaml").to_string().split(": ").next(), Some("config.yaml:1"));
+    assert_eq!(s.warnings[0].at("config.yaml").to_string().split(": ").next(), Some("config.yaml:3"));
 }
 
 #[test]
@@ -651,6 +673,8 @@ fn the_environment_beats_the_file() {
     assert_eq!(with("FAIL2BAN_SYSLOG_ADDRESS", "[::1]:5514").syslog.address.to_string(), "[::1]:5514");
     assert_eq!(with("FAIL2BAN_NGINX_ADDRESS", "::").nginx.address.to_string(), "::");
     assert_eq!(with("FAIL2BAN_PROMETHEUS_PATH", "/m").prometheus.path, "/m");
+    assert_eq!(with("FAIL2BAN_SPOA_SOCKET", "/run/s").spoa.listen_unix(), Some("/run/s"));
+    assert_eq!(read("spoa: {socket: /s}\n", &[("FAIL2BAN_SPOA_SOCKET", "")]).unwrap().spoa.listen_unix(), None);
     for (text, want) in [("true", true), ("False", false), ("1", true), ("0", false)] {
         assert_eq!(with("FAIL2BAN_NGINX_ENABLED", text).nginx.enabled, want);
     }
@@ -660,7 +684,7 @@ fn the_environment_beats_the_file() {
 fn every_setting_can_be_overridden() {
     for row in SETTINGS {
         let mailfail2ban::config::table::Absent::Default(default) = row.absent else { continue };
-        let text = if default == "[]" { "" } else { default };
+        let text = if matches!(default, "[]" | "\"\"") { "" } else { default };
         let settings = read("", &[(&row.environment_name(), text)]).unwrap_or_else(|faults| panic!("{faults}"));
         assert_eq!(settings, Settings::default(), "{}", row.key);
     }

@@ -365,13 +365,10 @@ fn a_port_that_is_taken_is_said_and_nothing_is_started() {
 #[test]
 fn a_second_instance_takes_nothing_from_the_first() {
     let server = Server::start(Config::new());
-    let Config { syslog, nginx, metrics, .. } = server.config;
-    let faults = [
-        format!("cannot listen on udp {syslog}: Address already in use"),
-        format!("cannot listen on tcp {syslog}: Address already in use"),
-        format!("cannot listen on tcp {nginx}: Address already in use"),
-        format!("cannot listen on tcp {metrics}: Address already in use"),
-    ];
+    let Config { syslog, spoa, envoy, nginx, metrics, .. } = server.config;
+    let taken = [("udp", syslog), ("tcp", syslog), ("tcp", spoa), ("tcp", envoy), ("tcp", nginx), ("tcp", metrics)];
+    let faults =
+        taken.map(|(protocol, address)| format!("cannot listen on {protocol} {address}: Address already in use"));
     assert_refused(&refused(&server.config, &[]), &faults.each_ref().map(String::as_str));
     // Every line and every question still comes to the first.
     server.send_udp((0..200).map(|n| failed_login(&format!("192.0.2.{}", n % 40))));

@@ -55,10 +55,15 @@ pub enum TextRule {
     /// the `[pid]:` that follows it.
     Program,
     UrlPath,
+    /// Where a unix socket is; empty for none.
+    SocketPath,
 }
 
 /// A name longer than this is no name.
 const NAME_BYTES_MAX: usize = 128;
+
+/// Longest path of a unix socket: sun_path has 108 bytes, and the last is NUL (unix(7)).
+const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// A value that is right for its kind.
 #[derive(Clone, Debug, PartialEq)]
@@ -224,11 +229,19 @@ impl Kind {
             Kind::IpAddress => "an address, like 127.0.0.1, 0.0.0.0 or ::1".to_owned(),
             Kind::Port => format!("a port from 1 to {}", u16::MAX),
             Kind::Text(TextRule::UrlPath) => "a path, like /metrics".to_owned(),
+            Kind::Text(TextRule::SocketPath) => format!(
+                "an absolute path of at most {SOCKET_PATH_BYTES_MAX} bytes, like /run/mailfail2ban/nginx.sock, or nothing"
+            ),
             Kind::Text(_) => "a text".to_owned(),
             Kind::Texts(_) => "a text or a list of texts".to_owned(),
             Kind::Networks => "a list of addresses and networks, like [192.0.2.1, 10.0.0.0/8]".to_owned(),
             Kind::Patterns => "a list of patterns".to_owned(),
         }
+    }
+
+    /// Whether an environment variable without text is a value: no items, no socket.
+    pub(super) fn may_be_empty(self) -> bool {
+        matches!(self, Kind::Networks | Kind::Texts(_) | Kind::Patterns | Kind::Text(TextRule::SocketPath))
     }
 
     /// What an environment variable says, as if it stood in the file. Whether it is right is for [`Kind::read`].
@@ -381,6 +394,12 @@ fn read_text(rule: TextRule, content: &Content) -> Result<String, String> {
         TextRule::UrlPath => {
             let plain = text.bytes().all(|b| b.is_ascii_graphic() && !b"?#\"<>\\^`{|}".contains(&b));
             if !text.starts_with('/') || !plain || text.len() > 256 {
+                return Err(format!("expected {expected}, found {found}"));
+            }
+        }
+        TextRule::SocketPath => {
+            let is_path = text.starts_with('/') && !text.ends_with('/') && !text.contains('\0');
+            if !text.is_empty() && (!is_path || text.len() > SOCKET_PATH_BYTES_MAX) {
                 return Err(format!("expected {expected}, found {found}"));
             }
         }

@@ -35,6 +35,6 @@ pub use kind::{Kind, TextRule};
 pub use load::{draft, load, locate};
 pub use parse::{Draft, parse, restart_needed};
 pub use settings::{
-    BanSettings, Driver, LogFormat, LogLevel, LogSettings, NginxSettings, OnUnknown, PatternSettings,
-    PrometheusSettings, Protocol, RuntimeSettings, Settings, SyslogSettings,
+    BanSettings, Driver, EnvoySettings, LogFormat, LogLevel, LogSettings, NginxSettings, OnUnknown, PatternSettings,
+    PrometheusSettings, Protocol, RuntimeSettings, Settings, SpoaSettings, SyslogSettings,
 };

@@ -220,8 +220,7 @@ impl Reading {
             return;
         };
         let spot = Spot { key: name.to_owned(), line: None };
-        let is_list = matches!(row.kind, Kind::Networks | Kind::Texts(_) | Kind::Patterns);
-        if text.trim().is_empty() && !is_list {
+        if text.trim().is_empty() && !row.kind.may_be_empty() {
             let message = format!("is empty: expected {}, or unset it for the default", row.kind.expected());
             self.faults.push(spot.fault(message));
             self.given.insert(row.key, Given { spot, right: false });
@@ -255,7 +254,7 @@ impl Reading {
 
     /// What must hold between settings, checked where each of them is right by itself.
     fn relate(&mut self) {
-        let Settings { syslog, nginx, ban, prometheus, .. } = &self.settings;
+        let Settings { syslog, spoa, envoy, nginx, ban, prometheus, .. } = &self.settings;
 
         if ban.max_ban_time < ban.initial_ban_time && self.all_right(&["ban.initial_ban_time", "ban.max_ban_time"]) {
             let (initial, max) = (print_duration(ban.initial_ban_time), print_duration(ban.max_ban_time));
@@ -265,8 +264,10 @@ impl Reading {
             self.faults.push(spot.fault(message));
         }
 
-        let listeners: [(Option<SocketAddr>, &[&'static str]); 3] = [
+        let listeners: [(Option<SocketAddr>, &[&'static str]); 5] = [
             (syslog.listen_tcp(), &["syslog.address", "syslog.protocol"]),
+            (spoa.listen_tcp(), &["spoa.port", "spoa.address", "spoa.enabled"]),
+            (envoy.listen_tcp(), &["envoy.port", "envoy.address", "envoy.enabled"]),
             (nginx.listen_tcp(), &["nginx.port", "nginx.address", "nginx.enabled"]),
             (prometheus.listen_tcp(), &["prometheus.port", "prometheus.address", "prometheus.enabled"]),
         ];
@@ -283,6 +284,21 @@ impl Reading {
                         name(earlier_keys)
                     );
                     clashes.push(self.blamed(&keys).fault(message));
+                }
+            }
+        }
+
+        let sockets: [(Option<&str>, &'static str); 3] = [
+            (spoa.listen_unix(), "spoa.socket"),
+            (envoy.listen_unix(), "envoy.socket"),
+            (nginx.listen_unix(), "nginx.socket"),
+        ];
+        for (index, (later, later_key)) in sockets.iter().enumerate() {
+            for (earlier, earlier_key) in sockets.iter().take(index) {
+                if later.is_some() && later == earlier {
+                    let message =
+                        format!("`{later_key}` and `{earlier_key}` are the same path: give one of them another");
+                    clashes.push(self.blamed(&[later_key, earlier_key]).fault(message));
                 }
             }
         }

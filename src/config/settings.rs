@@ -15,6 +15,8 @@ use crate::engine::address::Network;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     pub syslog: SyslogSettings,
+    pub spoa: SpoaSettings,
+    pub envoy: EnvoySettings,
     pub nginx: NginxSettings,
     pub ban: BanSettings,
     pub prometheus: PrometheusSettings,
@@ -58,11 +60,38 @@ pub struct PatternSettings {
     pub key_lines: BTreeMap<&'static str, usize>,
 }
 
+/// What the agent for HAProxy's SPOE does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SpoaSettings {
+    pub address: IpAddr,
+    pub port: u16,
+    /// Empty for none.
+    pub socket: String,
+    pub enabled: bool,
+    pub max_clients: usize,
+    pub read_timeout: Duration,
+}
+
+/// What the gRPC server for Envoy's `ext_authz` does.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EnvoySettings {
+    pub address: IpAddr,
+    pub port: u16,
+    /// Empty for none.
+    pub socket: String,
+    pub enabled: bool,
+    pub read_timeout: Duration,
+    pub trusted_proxies: Vec<Network>,
+    pub max_connections: usize,
+}
+
 /// What the HTTP server for nginx's `auth_request` does.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NginxSettings {
     pub address: IpAddr,
     pub port: u16,
+    /// Empty for none.
+    pub socket: String,
     pub enabled: bool,
     pub read_timeout: Duration,
     pub write_timeout: Duration,
@@ -128,19 +157,32 @@ impl SyslogSettings {
     }
 }
 
-impl NginxSettings {
-    /// The address of the listener, if it is enabled.
-    pub fn listen_tcp(&self) -> Option<SocketAddr> {
-        self.enabled.then_some(SocketAddr::new(self.address, self.port))
-    }
+/// A server that can be switched off, on an address and a port of its own.
+macro_rules! listens_on_tcp {
+    ($($type:ident)+) => {$(
+        impl $type {
+            /// The address of the listener, if it is enabled.
+            pub fn listen_tcp(&self) -> Option<SocketAddr> {
+                self.enabled.then_some(SocketAddr::new(self.address, self.port))
+            }
+        }
+    )+};
 }
 
-impl PrometheusSettings {
-    /// The address of the listener, if it is enabled.
-    pub fn listen_tcp(&self) -> Option<SocketAddr> {
-        self.enabled.then_some(SocketAddr::new(self.address, self.port))
-    }
+/// A server that may also listen on a unix socket.
+macro_rules! listens_on_unix {
+    ($($type:ident)+) => {$(
+        impl $type {
+            /// The path of the unix socket, if there is one and the server is enabled.
+            pub fn listen_unix(&self) -> Option<&str> {
+                (self.enabled && !self.socket.is_empty()).then_some(self.socket.as_str())
+            }
+        }
+    )+};
 }
+
+listens_on_tcp! { SpoaSettings EnvoySettings NginxSettings PrometheusSettings }
+listens_on_unix! { SpoaSettings EnvoySettings NginxSettings }
 
 impl PatternSettings {
     /// The line of one of the entry's keys (`regex`, `examples`, …) for a fault found later; the line of the entry

@@ -6,13 +6,13 @@ use std::time::Duration;
 use super::fault::ENVIRONMENT_PREFIX;
 use super::kind::{Kind, TextRule};
 use super::settings::{
-    BanSettings, Choice, Driver, LogFormat, LogLevel, LogSettings, NginxSettings, OnUnknown, PatternSettings,
-    PrometheusSettings, Protocol, RuntimeSettings, Settings, SyslogSettings,
+    BanSettings, Choice, Driver, EnvoySettings, LogFormat, LogLevel, LogSettings, NginxSettings, OnUnknown,
+    PatternSettings, PrometheusSettings, Protocol, RuntimeSettings, Settings, SpoaSettings, SyslogSettings,
 };
 use crate::engine::address::Network;
 
 /// Sections that other versions serve. A file that has them is not wrong; they are named in a warning and not read.
-pub(super) const UNSERVED: &[&str] = &["spoa", "envoy", "database", "api"];
+pub(super) const UNSERVED: &[&str] = &["database", "api"];
 
 /// One setting of `T`: [`Settings`] for those of the file, [`PatternSettings`] for the keys of a pattern.
 pub struct Setting<T: 'static> {
@@ -103,6 +103,8 @@ const BAN_TIME_MAX: Duration = days(3650);
 /// The sections in the order of `config.yaml`, and what each is about.
 pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("syslog", "Where log lines come in, and which of them are failed logins."),
+    ("spoa", "The agent that HAProxy asks (SPOE): it sets the variable `banned`."),
+    ("envoy", "The gRPC server that Envoy asks (ext_authz)."),
     ("nginx", "The HTTP server that answers nginx's auth_request: 200 lets the client in, 403 does not."),
     ("ban", "When a client is banned, and for how long."),
     ("prometheus", "Metrics for Prometheus."),
@@ -175,6 +177,130 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         place: |s| Place::Patterns(&mut s.syslog.patterns),
     },
     Setting {
+        key: "spoa.enabled",
+        kind: Kind::Bool,
+        absent: Absent::Default("true"),
+        unit: "",
+        doc: "Whether the agent runs.",
+        reload: Reload::Restart,
+        place: |s| Place::Bool(&mut s.spoa.enabled),
+    },
+    Setting {
+        key: "spoa.address",
+        kind: Kind::IpAddress,
+        absent: Absent::Default("0.0.0.0"),
+        unit: "",
+        doc: "Address to listen on, without the port. Its answers tell who is banned, so keep it off the internet.",
+        reload: Reload::Restart,
+        place: |s| Place::Ip(&mut s.spoa.address),
+    },
+    Setting {
+        key: "spoa.port",
+        kind: Kind::Port,
+        absent: Absent::Default("12345"),
+        unit: "",
+        doc: "Port to listen on.",
+        reload: Reload::Restart,
+        place: |s| Place::U16(&mut s.spoa.port),
+    },
+    Setting {
+        key: "spoa.socket",
+        kind: Kind::Text(TextRule::SocketPath),
+        absent: Absent::Default("\"\""),
+        unit: "",
+        doc: "Path of a unix socket to listen on too, for a HAProxy on the same machine: cheaper than TCP. Whoever may \
+              enter its folder may ask.",
+        reload: Reload::Restart,
+        place: |s| Place::Text(&mut s.spoa.socket),
+    },
+    Setting {
+        key: "spoa.max_clients",
+        kind: Kind::Integer { min: 1, max: 1_000_000 },
+        absent: Absent::Default("1000"),
+        unit: "connections",
+        doc: "Connections held at once, over all shards; further ones are closed and counted. Each thread of each \
+              HAProxy holds at least one, and several in a burst; after an outage hundreds come at once.",
+        reload: Reload::Restart,
+        place: |s| Place::Usize(&mut s.spoa.max_clients),
+    },
+    Setting {
+        key: "spoa.read_timeout",
+        kind: Kind::Duration { min: ms(100), max: hours(24) },
+        absent: Absent::Default("30s"),
+        unit: "",
+        doc: "How long a connection may be without a complete frame before it is closed; keep it above HAProxy's own \
+              `timeout idle`, so that HAProxy is the one that closes.",
+        reload: Reload::Restart,
+        place: |s| Place::Duration(&mut s.spoa.read_timeout),
+    },
+    Setting {
+        key: "envoy.enabled",
+        kind: Kind::Bool,
+        absent: Absent::Default("true"),
+        unit: "",
+        doc: "Whether the server runs.",
+        reload: Reload::Restart,
+        place: |s| Place::Bool(&mut s.envoy.enabled),
+    },
+    Setting {
+        key: "envoy.address",
+        kind: Kind::IpAddress,
+        absent: Absent::Default("0.0.0.0"),
+        unit: "",
+        doc: "Address to listen on, without the port. Its answers tell who is banned, so keep it off the internet.",
+        reload: Reload::Restart,
+        place: |s| Place::Ip(&mut s.envoy.address),
+    },
+    Setting {
+        key: "envoy.port",
+        kind: Kind::Port,
+        absent: Absent::Default("9001"),
+        unit: "",
+        doc: "Port to listen on.",
+        reload: Reload::Restart,
+        place: |s| Place::U16(&mut s.envoy.port),
+    },
+    Setting {
+        key: "envoy.socket",
+        kind: Kind::Text(TextRule::SocketPath),
+        absent: Absent::Default("\"\""),
+        unit: "",
+        doc: "Path of a unix socket to listen on too, for an Envoy on the same machine: cheaper than TCP. Whoever may \
+              enter its folder may ask.",
+        reload: Reload::Restart,
+        place: |s| Place::Text(&mut s.envoy.socket),
+    },
+    Setting {
+        key: "envoy.read_timeout",
+        kind: Kind::Duration { min: ms(100), max: hours(24) },
+        absent: Absent::Default("10s"),
+        unit: "",
+        doc: "How long a question may take to arrive, and a peer to accept an answer, before the connection is closed. \
+              A connection without a question may stay.",
+        reload: Reload::Restart,
+        place: |s| Place::Duration(&mut s.envoy.read_timeout),
+    },
+    Setting {
+        key: "envoy.trusted_proxies",
+        kind: Kind::Networks,
+        absent: Absent::Default("[]"),
+        unit: "",
+        doc: "Proxies in front of Envoy whose X-Forwarded-For is believed. It is read from the right, past trusted \
+              proxies, because its left end is whatever the client wrote. Empty means it is never read.",
+        reload: Reload::Live,
+        place: |s| Place::Networks(&mut s.envoy.trusted_proxies),
+    },
+    Setting {
+        key: "envoy.max_connections",
+        kind: Kind::Integer { min: 1, max: 1_000_000 },
+        absent: Absent::Default("1024"),
+        unit: "connections",
+        doc: "Connections held at once, over all shards; further ones are closed and counted. Each worker thread of \
+              each Envoy holds one, and a health check one more.",
+        reload: Reload::Restart,
+        place: |s| Place::Usize(&mut s.envoy.max_connections),
+    },
+    Setting {
         key: "nginx.enabled",
         kind: Kind::Bool,
         absent: Absent::Default("true"),
@@ -201,6 +327,17 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         doc: "Port to listen on.",
         reload: Reload::Restart,
         place: |s| Place::U16(&mut s.nginx.port),
+    },
+    Setting {
+        key: "nginx.socket",
+        kind: Kind::Text(TextRule::SocketPath),
+        absent: Absent::Default("\"\""),
+        unit: "",
+        doc: "Path of a unix socket to listen on too, for an nginx on the same machine: a quarter cheaper than TCP. \
+              Whoever may enter its folder may ask. Peers on it have no address: without a header that names the \
+              client, the client is unknown.",
+        reload: Reload::Restart,
+        place: |s| Place::Text(&mut s.nginx.socket),
     },
     Setting {
         key: "nginx.read_timeout",
@@ -592,9 +729,27 @@ pub(super) fn blank() -> Settings {
             max_message_bytes: 0,
             max_connections: 0,
         },
+        spoa: SpoaSettings {
+            address: nowhere,
+            port: 0,
+            socket: String::new(),
+            enabled: false,
+            max_clients: 0,
+            read_timeout: Duration::ZERO,
+        },
+        envoy: EnvoySettings {
+            address: nowhere,
+            port: 0,
+            socket: String::new(),
+            enabled: false,
+            read_timeout: Duration::ZERO,
+            trusted_proxies: Vec::new(),
+            max_connections: 0,
+        },
         nginx: NginxSettings {
             address: nowhere,
             port: 0,
+            socket: String::new(),
             enabled: false,
             read_timeout: Duration::ZERO,
             write_timeout: Duration::ZERO,

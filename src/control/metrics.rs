@@ -2,7 +2,7 @@
 
 use crate::engine::ban::{Act, Decision};
 use crate::engine::policy::Policy;
-use crate::shard::{LAG_BOUNDS_MICROS, Report, Service};
+use crate::shard::{Asked, LAG_BOUNDS_MICROS, Report, Service};
 use crate::wire::syslog::{FrameFault, Malformed};
 use axum::Router;
 use axum::extract::State;
@@ -148,14 +148,17 @@ fn totals(reports: &[&Report], policy: &Policy) {
         gauge!("fail2ban_current_bans", "pattern" => pattern).set(current as f64);
     }
 
-    let question = |result: &'static str, of: fn(&Report) -> u64| {
-        counter!("fail2ban_requests_total", "service" => "nginx", "result" => result).absolute(sum(of));
-    };
-    question("allowed", |r| r.counters.questions_allowed);
-    question("denied", |r| r.counters.questions_denied);
-    question("unknown", |r| r.counters.questions_unknown);
-    question("other", |r| r.counters.requests_other);
-    question("refused", |r| r.counters.requests_refused);
+    for service in Service::ASKED {
+        let asked = |result: &'static str, of: fn(&Asked) -> u64| {
+            let count = reports.iter().map(|report| of(&report.counters.asked[service as usize])).sum();
+            counter!("fail2ban_requests_total", "service" => service.name(), "result" => result).absolute(count);
+        };
+        asked("allowed", |asked| asked.allowed);
+        asked("denied", |asked| asked.denied);
+        asked("unknown", |asked| asked.unknown);
+        asked("other", |asked| asked.other);
+        asked("refused", |asked| asked.refused);
+    }
     for service in Service::ALL {
         let at = service as usize;
         let count = |event: &'static str, value: u64| {
@@ -187,7 +190,7 @@ fn of_shard(shard: usize, report: &Report, exported: &mut [u64; LAG_BOUNDS_MICRO
     gauge!("fail2ban_shard_matcher_cache_bytes", "shard" => shard.clone()).set(report.matcher_cache_bytes as f64);
     gauge!("fail2ban_replica_lag_max_seconds", "shard" => shard.clone())
         .set(report.counters.lag.max_nanos as f64 / 1e9);
-    let questions = report.counters.questions_allowed + report.counters.questions_denied;
+    let questions = report.counters.asked.iter().map(|asked| asked.allowed + asked.denied).sum();
     counter!("fail2ban_shard_questions_total", "shard" => shard.clone()).absolute(questions);
     let records = report.counters.datagrams + report.counters.frames;
     counter!("fail2ban_shard_records_total", "shard" => shard.clone()).absolute(records);

@@ -8,8 +8,8 @@ use crate::config::{self, Driver, Faults, Settings};
 use crate::engine::policy::Policy;
 use crate::engine::table::{HashKey, hash_key};
 use crate::shard::{
-    Addresses, Bell, Command, Event, Keys, Plan, Report, Shards, Wish, available_cores, open, raise_limits, start,
-    step_back,
+    Addresses, Bell, Command, Endpoint, Event, Keys, Opened, Plan, Report, Service, Shards, SocketFile, Wish,
+    available_cores, open, raise_limits, start, step_back,
 };
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -136,6 +136,8 @@ struct Server {
     /// The newest policy; shards may still work by the one before.
     policy: Arc<Policy>,
     shards: Shards,
+    /// The names of the unix sockets, which go with the server.
+    _socket_files: Vec<SocketFile>,
     metrics: Metrics,
     /// The policy that each shard works by.
     adopted: Vec<u64>,
@@ -161,11 +163,7 @@ impl Server {
     ) -> Result<(Server, mpsc::Receiver<Scrape>), RunFault> {
         let shards = publisher.shards();
         let open_files = raise_limits(shards);
-        let addresses = Addresses {
-            syslog_udp: settings.syslog.listen_udp(),
-            syslog_tcp: settings.syslog.listen_tcp(),
-            question: settings.nginx.listen_tcp(),
-        };
+        let addresses = addresses(&settings);
         // All listeners are opened before the first thread starts, and all that cannot be are reported together.
         let mut faults = Vec::new();
         let opened = open(&addresses, shards).map_err(|more| faults.extend(more.iter().map(ToString::to_string)));
@@ -174,7 +172,7 @@ impl Server {
                 .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
                 .map_err(|why| faults.push(format!("cannot listen on tcp {address}: {why}. Change prometheus.port")))
         });
-        let (Ok((sockets, remarks)), true) = (opened, faults.is_empty()) else {
+        let (Ok(Opened { sockets, files, remarks }), true) = (opened, faults.is_empty()) else {
             return Err(RunFault::Machine(faults));
         };
         let plan = Plan {
@@ -186,9 +184,20 @@ impl Server {
                 Driver::Epoll => Wish::Epoll,
             },
             message_bytes_max: settings.syslog.max_message_bytes,
-            connections_max: [settings.syslog.max_connections, settings.nginx.max_connections],
-            read_timeout: settings.nginx.read_timeout,
-            write_timeout: settings.nginx.write_timeout,
+            connections_max: connections_max(&settings),
+            read_timeout: Service::ALL.map(|service| match service {
+                // Log senders may be silent for days.
+                Service::Syslog => Duration::MAX,
+                Service::Spoa => settings.spoa.read_timeout,
+                Service::Envoy => settings.envoy.read_timeout,
+                Service::Nginx => settings.nginx.read_timeout,
+            }),
+            write_timeout: Service::ALL.map(|service| match service {
+                Service::Syslog => Duration::MAX,
+                Service::Spoa => settings.spoa.read_timeout,
+                Service::Envoy => settings.envoy.read_timeout,
+                Service::Nginx => settings.nginx.write_timeout,
+            }),
             version: about.version,
         };
         let running = start(&plan, keys, &policy, sockets).map_err(machine)?;
@@ -218,15 +227,14 @@ impl Server {
         }
         remarks_on(&settings, open_files);
         journal::started(about.version, shards, running.driver.name(), &source, &policy);
-        for (service, protocol, address) in [
-            ("syslog", "udp", addresses.syslog_udp),
-            ("syslog", "tcp", addresses.syslog_tcp),
-            ("nginx", "tcp", addresses.question),
-            ("prometheus", "tcp", settings.prometheus.listen_tcp()),
-        ] {
-            if let Some(address) = address {
-                journal::listening(service, protocol, address);
-            }
+        if let Some(address) = addresses.syslog_udp {
+            journal::listening(Service::Syslog.name(), "udp", address);
+        }
+        for (service, endpoint) in &addresses.streams {
+            journal::listening(service.name(), endpoint.protocol(), endpoint);
+        }
+        if let Some(address) = settings.prometheus.listen_tcp() {
+            journal::listening("prometheus", "tcp", address);
         }
         let server = Server {
             path: path.to_owned(),
@@ -235,6 +243,7 @@ impl Server {
             publisher,
             policy,
             shards: running,
+            _socket_files: files,
             metrics,
             adopted: vec![0; shards],
             drained: 0,
@@ -400,13 +409,45 @@ impl Server {
     }
 }
 
+/// Where the settings say to listen.
+fn addresses(settings: &Settings) -> Addresses {
+    let Settings { syslog, spoa, envoy, nginx, .. } = settings;
+    let tcp = [
+        (Service::Syslog, syslog.listen_tcp()),
+        (Service::Spoa, spoa.listen_tcp()),
+        (Service::Envoy, envoy.listen_tcp()),
+        (Service::Nginx, nginx.listen_tcp()),
+    ];
+    let unix = [
+        (Service::Spoa, spoa.listen_unix()),
+        (Service::Envoy, envoy.listen_unix()),
+        (Service::Nginx, nginx.listen_unix()),
+    ];
+    let tcp = tcp.into_iter().filter_map(|(service, at)| Some((service, Endpoint::Tcp(at?))));
+    let unix = unix.into_iter().filter_map(|(service, at)| Some((service, Endpoint::Unix(at?.into()))));
+    Addresses { syslog_udp: syslog.listen_udp(), streams: tcp.chain(unix).collect() }
+}
+
+/// Most connections by service; none where it does not run.
+fn connections_max(settings: &Settings) -> [usize; Service::COUNT] {
+    let Settings { syslog, spoa, envoy, nginx, .. } = settings;
+    Service::ALL.map(|service| match service {
+        Service::Syslog => syslog.max_connections,
+        Service::Spoa if spoa.enabled => spoa.max_clients,
+        Service::Envoy if envoy.enabled => envoy.max_connections,
+        Service::Nginx if nginx.enabled => nginx.max_connections,
+        Service::Spoa | Service::Envoy | Service::Nginx => 0,
+    })
+}
+
 /// What an operator should think about again.
 fn remarks_on(settings: &Settings, open_files: Option<u64>) {
-    let connections = (settings.syslog.max_connections + settings.nginx.max_connections) as u64;
+    let connections = connections_max(settings).iter().sum::<usize>() as u64;
     if let Some(open_files) = open_files.filter(|files| *files < connections + OTHER_FILES) {
         journal::remark(format_args!(
-            "only {open_files} files can be open, fewer than syslog.max_connections and nginx.max_connections may need \
-             ({connections}); raise it with `ulimit -n` or LimitNOFILE="
+            "only {open_files} files can be open, fewer than syslog.max_connections, spoa.max_clients, \
+             envoy.max_connections and nginx.max_connections may need together ({connections}); raise it with `ulimit \
+             -n` or LimitNOFILE="
         ));
     }
 }

@@ -3,13 +3,18 @@
 //! A timer for every read would cost more than most reads. Instead each connection has a deadline in a table, which
 //! its own code moves, and a sweep a few times a second shuts down those that missed theirs: their pending read or
 //! write ends as if the peer had gone. A deadline moves when a request is complete, not with every byte, so a peer
-//! that dribbles gains nothing.
+//! that dribbles gains nothing. Where a protocol has last words, only the reading side is shut down at first, and a
+//! moment is left to say them.
 
 use super::listen::Service;
 use super::system::Handle;
 use crate::engine::address::Address;
 use crate::engine::time::Time;
 use rustix::net::Shutdown;
+use std::time::Duration;
+
+/// How long the last words to an overdue peer may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A place in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +26,16 @@ struct Connection {
     service: Service,
     peer: Option<Address>,
     deadline: Time,
+    /// It missed its deadline.
+    overdue: bool,
+}
+
+/// Whether the protocol has a way to say that the connection ends: DISCONNECT, GOAWAY.
+fn has_last_words(service: Service) -> bool {
+    match service {
+        Service::Spoa | Service::Envoy => true,
+        Service::Syslog | Service::Nginx => false,
+    }
 }
 
 /// All connections of one shard.
@@ -33,7 +48,7 @@ pub struct Connections {
 impl Connections {
     /// Adds a connection. It must be removed before its socket is closed.
     pub fn add(&mut self, handle: Handle, service: Service, peer: Option<Address>, deadline: Time) -> ConnectionId {
-        let connection = Some(Connection { handle, service, peer, deadline });
+        let connection = Some(Connection { handle, service, peer, deadline, overdue: false });
         match self.free.pop() {
             Some(at) => {
                 self.places[at] = connection;
@@ -54,11 +69,18 @@ impl Connections {
         }
     }
 
-    /// From now on the connection has until `deadline`.
+    /// From now on the connection has until `deadline`, unless it was too late already.
     pub fn set_deadline(&mut self, id: ConnectionId, deadline: Time) {
-        if let Some(Some(connection)) = self.places.get_mut(id.0) {
+        if let Some(Some(connection)) = self.places.get_mut(id.0)
+            && !connection.overdue
+        {
             connection.deadline = deadline;
         }
+    }
+
+    /// Whether the connection missed its deadline.
+    pub fn is_overdue(&self, id: ConnectionId) -> bool {
+        matches!(self.places.get(id.0), Some(Some(connection)) if connection.overdue)
     }
 
     pub fn len(&self) -> usize {
@@ -73,9 +95,15 @@ impl Connections {
     pub fn sweep(&mut self, now: Time) -> [u64; Service::COUNT] {
         let mut missed = [0; Service::COUNT];
         for connection in self.places.iter_mut().flatten().filter(|connection| connection.deadline <= now) {
-            connection.handle.shutdown(Shutdown::Both);
-            connection.deadline = Time::MAX;
-            missed[connection.service as usize] += 1;
+            let first = !std::mem::replace(&mut connection.overdue, true);
+            missed[connection.service as usize] += u64::from(first);
+            if first && has_last_words(connection.service) {
+                connection.handle.shutdown(Shutdown::Read);
+                connection.deadline = now.plus(LAST_WORDS);
+            } else {
+                connection.handle.shutdown(Shutdown::Both);
+                connection.deadline = Time::MAX;
+            }
         }
         missed
     }

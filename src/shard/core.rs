@@ -105,7 +105,7 @@ pub struct Core {
     pub draining: bool,
     pub stopped: bool,
     /// Every shard has a policy.
-    pub ready: bool,
+    ready: bool,
     /// Listeners that still take in something.
     pub listening: usize,
     /// Most connections by service, over all shards.
@@ -348,7 +348,7 @@ impl Core {
     fn admits(&mut self, service: Service, peer: Option<Address>) -> bool {
         let admitted = match service {
             Service::Syslog => peer.is_some_and(|peer| self.policy.accepts_sender(peer)),
-            Service::Question => true,
+            Service::Spoa | Service::Envoy | Service::Nginx => true,
         };
         self.counters.senders_refused += u64::from(!admitted);
         admitted
@@ -392,6 +392,11 @@ impl Core {
     pub fn close(&mut self, id: ConnectionId, service: Service) {
         self.connections.remove(id);
         self.spread.release(service, self.index);
+    }
+
+    /// Whether questions should come here.
+    pub fn is_ready(&self) -> bool {
+        self.ready && !self.draining
     }
 
     /// Whether failures wait for their owners, and no more lines should be taken in.

@@ -3,6 +3,7 @@
 use super::listen::Service;
 use crate::engine::ban::ByPattern;
 use crate::engine::owner::Outcome;
+use crate::engine::verdict::Verdict;
 use crate::wire::syslog::{FrameFault, Malformed};
 
 /// Upper bounds of the buckets of [`Lag`], in microseconds; one more holds the rest.
@@ -23,6 +24,29 @@ impl Lag {
             *count += 1;
         }
         self.max_nanos = self.max_nanos.max(nanos);
+    }
+}
+
+/// What one kind of proxy asked, by how it was answered.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked {
+    pub allowed: u64,
+    pub denied: u64,
+    /// Questions that name no client that could be looked up.
+    pub unknown: u64,
+    /// What was no question: health, readiness, greetings, not found.
+    pub other: u64,
+    /// Refused as malformed, too large, or not spoken here.
+    pub refused: u64,
+}
+
+impl Asked {
+    pub fn answered(&mut self, verdict: Verdict) {
+        if verdict.is_denial() {
+            self.denied += 1;
+        } else {
+            self.allowed += 1;
+        }
     }
 }
 
@@ -68,14 +92,8 @@ pub struct Counters {
     pub lag: Lag,
     /// Announcements to the control thread that found its ring full.
     pub events_dropped: u64,
-    /// Questions by answer.
-    pub questions_allowed: u64,
-    pub questions_denied: u64,
-    pub questions_unknown: u64,
-    /// Requests that were answered otherwise: health, readiness, not found.
-    pub requests_other: u64,
-    /// Requests refused as malformed or too large.
-    pub requests_refused: u64,
+    /// What was asked, by service.
+    pub asked: [Asked; Service::COUNT],
     /// Connections by service: accepted here, handed to another shard, refused for want of room, accepting failed, cut for
     /// missing their deadline.
     pub accepted: [u64; Service::COUNT],

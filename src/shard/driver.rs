@@ -168,7 +168,7 @@ pub fn raise_limits(shards: usize) -> Option<u64> {
     raise(Resource::Nofile, Some(OPEN_FILES_WANTED))
 }
 
-/// Open files for 65,536 questions' connections, 1,024 log senders, and change.
+/// Open files for 65,536 connections of nginx, 1,000 of HAProxy, 1,024 of Envoy and as many log senders, and change.
 const OPEN_FILES_WANTED: u64 = 70_000;
 
 #[cfg(test)]

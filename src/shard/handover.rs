@@ -86,6 +86,6 @@ mod tests {
         assert_eq!(spread.claim(Service::Syslog, 3, 100), Some(1));
         assert_eq!(spread.claim(Service::Syslog, 3, 100), Some(3), "its own place, as nobody has fewer");
         assert_eq!(spread.claim(Service::Syslog, 3, 17), None);
-        assert_eq!(spread.claim(Service::Question, 3, 17), Some(3), "each service by itself");
+        assert_eq!(spread.claim(Service::Nginx, 3, 17), Some(3), "each service by itself");
     }
 }

@@ -1,8 +1,10 @@
 //! Opening the listeners: all of them, before anything starts. And taking connections from them.
 //!
 //! Every shard has a socket of its own on each address (SO_REUSEPORT). That option would also let a second server
-//! start on the same address and silently take half of the traffic, so it is first tried without it.
+//! start on the same address and silently take half of the traffic, so it is first tried without it. A unix socket has
+//! no such option: there the shards share one listener, and who is free first takes the connection.
 
+use super::socket_file::{self, SocketFile};
 use super::system;
 use crate::engine::address::Address;
 use rustix::io::Errno;
@@ -12,6 +14,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Connections waiting to be accepted, per shard; the kernel lowers it to net.core.somaxconn. A proxy that lost its
@@ -28,22 +31,28 @@ const UDP_BUFFER_BYTES: usize = 8 << 20;
 const RETRIES: u32 = 30;
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
-/// What a connection is for.
+/// What a connection is for: log lines, or the questions of one kind of proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Service {
     Syslog,
-    Question,
+    Spoa,
+    Envoy,
+    Nginx,
 }
 
 impl Service {
-    pub const COUNT: usize = 2;
-    pub const ALL: [Service; Service::COUNT] = [Service::Syslog, Service::Question];
+    pub const COUNT: usize = 4;
+    pub const ALL: [Service; Service::COUNT] = [Service::Syslog, Service::Spoa, Service::Envoy, Service::Nginx];
+    /// Those that answer questions.
+    pub const ASKED: [Service; 3] = [Service::Spoa, Service::Envoy, Service::Nginx];
 
-    /// As labels and messages call it.
+    /// As settings, labels and messages call it.
     pub fn name(self) -> &'static str {
         match self {
             Service::Syslog => "syslog",
-            Service::Question => "nginx",
+            Service::Spoa => "spoa",
+            Service::Envoy => "envoy",
+            Service::Nginx => "nginx",
         }
     }
 }
@@ -52,16 +61,64 @@ impl Service {
 #[derive(Clone, Debug, Default)]
 pub struct Addresses {
     pub syslog_udp: Option<SocketAddr>,
-    pub syslog_tcp: Option<SocketAddr>,
-    pub question: Option<SocketAddr>,
+    pub streams: Vec<(Service, Endpoint)>,
+}
+
+/// Where connections are accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Endpoint::Tcp(address) => address.fmt(f),
+            Endpoint::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+impl Endpoint {
+    /// As messages call it.
+    pub fn protocol(&self) -> &'static str {
+        match self {
+            Endpoint::Tcp(_) => "tcp",
+            Endpoint::Unix(_) => "unix",
+        }
+    }
+
+    /// The setting that names it.
+    fn setting(&self, service: Service) -> &'static str {
+        match (self, service) {
+            (_, Service::Syslog) => "syslog.address",
+            (Endpoint::Tcp(_), Service::Spoa) => "spoa.port",
+            (Endpoint::Tcp(_), Service::Envoy) => "envoy.port",
+            (Endpoint::Tcp(_), Service::Nginx) => "nginx.port",
+            (Endpoint::Unix(_), Service::Spoa) => "spoa.socket",
+            (Endpoint::Unix(_), Service::Envoy) => "envoy.socket",
+            (Endpoint::Unix(_), Service::Nginx) => "nginx.socket",
+        }
+    }
 }
 
 /// One shard's sockets.
 #[derive(Debug, Default)]
 pub struct Sockets {
     pub syslog_udp: Option<OwnedFd>,
-    pub syslog_tcp: Option<OwnedFd>,
-    pub question: Option<OwnedFd>,
+    pub listeners: Vec<(Service, OwnedFd)>,
+}
+
+/// Everything that was opened.
+#[derive(Debug)]
+pub struct Opened {
+    /// By shard.
+    pub sockets: Vec<Sockets>,
+    /// To be kept as long as the unix sockets shall have their names.
+    pub files: Vec<SocketFile>,
+    /// What an operator should see.
+    pub remarks: Vec<String>,
 }
 
 /// A listener that cannot be opened. `Display` is a sentence that says what to do.
@@ -69,23 +126,33 @@ pub struct Sockets {
 pub struct ListenFault {
     /// The setting that names the address.
     pub setting: &'static str,
-    pub address: SocketAddr,
+    pub endpoint: Endpoint,
     protocol: &'static str,
     pub error: io::Error,
 }
 
 impl fmt::Display for ListenFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ListenFault { setting, address, protocol, error } = self;
-        let advice = match error.kind() {
-            io::ErrorKind::AddrInUse => format!(
+        let ListenFault { setting, endpoint, protocol, error } = self;
+        let advice = match (error.kind(), endpoint) {
+            (io::ErrorKind::AddrInUse, Endpoint::Tcp(address)) => format!(
                 "something else uses this address; `ss -lnp | grep :{}` shows what. Stop it, or change {setting}",
                 address.port()
             ),
-            io::ErrorKind::PermissionDenied => {
+            (io::ErrorKind::AddrInUse, Endpoint::Unix(_)) => {
+                format!("something else listens there; `ss -lxp` shows what. Stop it, or change {setting}")
+            }
+            (io::ErrorKind::AlreadyExists, _) => {
+                format!("there is a file that is no socket. Remove it, or change {setting}")
+            }
+            (io::ErrorKind::NotFound, _) => format!("its folder does not exist. Make it, or change {setting}"),
+            (io::ErrorKind::PermissionDenied, Endpoint::Unix(_)) => {
+                format!("this user may not make a file there. Give it the folder, or change {setting}")
+            }
+            (io::ErrorKind::PermissionDenied, _) => {
                 format!("ports below 1024 need a privilege; give the program CAP_NET_BIND_SERVICE, or change {setting}")
             }
-            io::ErrorKind::AddrNotAvailable => {
+            (io::ErrorKind::AddrNotAvailable, _) => {
                 format!("this machine does not have that address; `ip address` shows which it has. Change {setting}")
             }
             _ if error.raw_os_error() == Some(libc::EMFILE) => {
@@ -93,17 +160,16 @@ impl fmt::Display for ListenFault {
             }
             _ => format!("change {setting}"),
         };
-        write!(f, "cannot listen on {protocol} {address}: {error}. {advice}")
+        write!(f, "cannot listen on {protocol} {endpoint}: {error}. {advice}")
     }
 }
 
-/// Opens the sockets of `shards` shards, or none: all that cannot be opened are reported together. With the sockets come
-/// remarks that an operator should see.
+/// Opens the sockets of `shards` shards, or none: all that cannot be opened are reported together.
 ///
 /// # Errors
 ///
 /// A [`ListenFault`] for each address that cannot be listened on.
-pub fn open(addresses: &Addresses, shards: usize) -> Result<(Vec<Sockets>, Vec<String>), Vec<ListenFault>> {
+pub fn open(addresses: &Addresses, shards: usize) -> Result<Opened, Vec<ListenFault>> {
     for _ in 0..RETRIES {
         match try_open(addresses, shards) {
             Err(faults) if faults.iter().all(|fault| fault.error.kind() == io::ErrorKind::AddrInUse) => pause(),
@@ -121,25 +187,41 @@ fn pause() {
     std::thread::sleep(RETRY_PAUSE);
 }
 
-fn try_open(addresses: &Addresses, shards: usize) -> Result<(Vec<Sockets>, Vec<String>), Vec<ListenFault>> {
-    let mut all: Vec<Sockets> = (0..shards).map(|_| Sockets::default()).collect();
+fn try_open(addresses: &Addresses, shards: usize) -> Result<Opened, Vec<ListenFault>> {
+    let mut sockets: Vec<Sockets> = (0..shards).map(|_| Sockets::default()).collect();
+    let mut files = Vec::new();
     let mut faults = Vec::new();
     let mut remarks = Vec::new();
-    let mut place = |setting, protocol, address: Option<SocketAddr>, put: fn(&mut Sockets, OwnedFd)| {
-        let Some(address) = address else { return };
-        let opened = match protocol {
-            "udp" => open_udp(address, shards, &mut remarks),
-            _ => open_tcp(address, shards),
+    if let Some(address) = addresses.syslog_udp {
+        let endpoint = Endpoint::Tcp(address);
+        match open_udp(address, shards, &mut remarks) {
+            Ok(opened) => {
+                sockets.iter_mut().zip(opened).for_each(|(shard, socket)| shard.syslog_udp = Some(socket));
+            }
+            Err(error) => {
+                faults.push(ListenFault { setting: "syslog.address", endpoint, protocol: "udp", error });
+            }
+        }
+    }
+    for (service, endpoint) in &addresses.streams {
+        let opened = match endpoint {
+            Endpoint::Tcp(address) => open_tcp(*address, shards),
+            Endpoint::Unix(path) => socket_file::open(path).and_then(|(socket, file)| {
+                files.push(file);
+                (0..shards).map(|_| socket.try_clone()).collect()
+            }),
         };
         match opened {
-            Ok(sockets) => all.iter_mut().zip(sockets).for_each(|(shard, socket)| put(shard, socket)),
-            Err(error) => faults.push(ListenFault { setting, address, protocol, error }),
+            Ok(opened) => {
+                sockets.iter_mut().zip(opened).for_each(|(shard, socket)| shard.listeners.push((*service, socket)));
+            }
+            Err(error) => {
+                let (setting, protocol) = (endpoint.setting(*service), endpoint.protocol());
+                faults.push(ListenFault { setting, endpoint: endpoint.clone(), protocol, error });
+            }
         }
-    };
-    place("syslog.address", "udp", addresses.syslog_udp, |shard, socket| shard.syslog_udp = Some(socket));
-    place("syslog.address", "tcp", addresses.syslog_tcp, |shard, socket| shard.syslog_tcp = Some(socket));
-    place("nginx.port", "tcp", addresses.question, |shard, socket| shard.question = Some(socket));
-    if faults.is_empty() { Ok((all, remarks)) } else { Err(faults) }
+    }
+    if faults.is_empty() { Ok(Opened { sockets, files, remarks }) } else { Err(faults) }
 }
 
 fn open_udp(address: SocketAddr, shards: usize, remarks: &mut Vec<String>) -> io::Result<Vec<OwnedFd>> {
@@ -240,8 +322,9 @@ mod tests {
     #[test]
     fn a_port_that_somebody_uses_is_refused_even_if_they_share_it() {
         let address = free_port();
-        let addresses = Addresses { syslog_udp: Some(address), syslog_tcp: Some(address), question: Some(free_port()) };
-        let (first, _) = open(&addresses, 2).unwrap();
+        let streams = vec![(Service::Syslog, Endpoint::Tcp(address)), (Service::Nginx, Endpoint::Tcp(free_port()))];
+        let addresses = Addresses { syslog_udp: Some(address), streams };
+        let first = open(&addresses, 2).unwrap();
         let faults = open(&addresses, 2).unwrap_err();
         assert_eq!(faults.len(), 3);
         assert!(faults.iter().all(|fault| fault.error.kind() == io::ErrorKind::AddrInUse));
@@ -254,7 +337,7 @@ mod tests {
     fn a_single_sender_reaches_every_socket() {
         let address = free_port();
         let addresses = Addresses { syslog_udp: Some(address), ..Addresses::default() };
-        let (shards, _) = open(&addresses, 4).unwrap();
+        let shards = open(&addresses, 4).unwrap().sockets;
         let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
         for _ in 0..400 {
             sender.send_to(b"x", address).unwrap();

@@ -4,12 +4,14 @@
 //! and bells of [`exchange`], and the counts of connections in [`handover`]. It takes no lock, reads no file, makes no
 //! blocking call, and logs nothing: what an operator should know goes to the control thread as an [`Event`].
 //!
-//! [`start`] makes all of them or none. [`core`] is what a shard does, [`turn`] when; [`datagrams`], [`stream`] and
-//! [`question`] are its front ends.
+//! [`start`] makes all of them or none. [`core`] is what a shard does, [`turn`] when. Log lines come in through
+//! [`datagrams`] and [`stream`]; questions through a [`conversation`] with HAProxy ([`spoa`]), Envoy ([`envoy`]) or nginx
+//! ([`nginx`]).
 
 mod accept;
 mod clock;
 mod connections;
+mod conversation;
 mod core;
 mod counters;
 mod datagrams;
@@ -17,19 +19,21 @@ mod driver;
 mod exchange;
 mod handover;
 mod listen;
-mod question;
+mod nginx;
 mod readiness;
 mod signal;
+mod socket_file;
 mod stream;
 mod system;
 mod turn;
 
 pub use self::clock::Clock;
 pub use self::core::{Command, Event, Report};
-pub use counters::{Counters, LAG_BOUNDS_MICROS, Lag};
+pub use counters::{Asked, Counters, LAG_BOUNDS_MICROS, Lag};
 pub use driver::{Driver, NoRing, Wish, raise_limits};
 pub use exchange::Bell;
-pub use listen::{Addresses, ListenFault, Service, Sockets, open};
+pub use listen::{Addresses, Endpoint, ListenFault, Opened, Service, Sockets, open};
+pub use socket_file::SocketFile;
 
 use self::core::{Core, Parts};
 use crate::engine::ban::OwnerHash;
@@ -45,6 +49,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -69,10 +74,10 @@ pub struct Plan {
     pub message_bytes_max: usize,
     /// Most connections by service, over all shards.
     pub connections_max: [usize; Service::COUNT],
-    /// A question must be complete within this after its connection was opened or the last one answered.
-    pub read_timeout: Duration,
-    /// An answer must be taken within this.
-    pub write_timeout: Duration,
+    /// A question must be complete within this after its connection was opened or the last one answered; by service.
+    pub read_timeout: [Duration; Service::COUNT],
+    /// An answer must be taken within this; by service.
+    pub write_timeout: [Duration; Service::COUNT],
     /// What `/health` says of this program.
     pub version: &'static str,
 }
@@ -342,7 +347,7 @@ fn prepare(
 fn serve(mut runtime: driver::Runtime, make: impl FnOnce() -> Core, plan: &Plan, bell: &Arc<Bell>, sockets: Sockets) {
     runtime.block_on(async {
         let shard = Shard::new(make(), Arc::clone(bell));
-        let plan = plan.clone();
+        let plan = Rc::new(plan.clone());
         let message_bytes_max = plan.message_bytes_max;
         // Without one of these the shard would be deaf. If the system has no more descriptors for them, the thread ends,
         // the control thread sees it, and says so.
@@ -354,9 +359,18 @@ fn serve(mut runtime: driver::Runtime, make: impl FnOnce() -> Core, plan: &Plan,
             shard.turn(|core| core.add_listener(service, listener));
             monoio::spawn(accept::run(shard.clone(), readiness, service));
         }
-        monoio::spawn(shard.clone().settle(move |shard: &Shard, arrival: Handover| match arrival.service {
-            Service::Syslog => drop(monoio::spawn(stream::run(shard.clone(), arrival, message_bytes_max))),
-            Service::Question => drop(monoio::spawn(question::run(shard.clone(), arrival, plan.clone()))),
+        monoio::spawn(shard.clone().settle(move |shard: &Shard, arrival: Handover| {
+            let (shard, plan) = (shard.clone(), Rc::clone(&plan));
+            match arrival.service {
+                Service::Syslog => drop(monoio::spawn(stream::run(shard, arrival, message_bytes_max))),
+                Service::Spoa | Service::Envoy => {
+                    shard.turn(|core| core.spread.release(arrival.service, core.index));
+                }
+                Service::Nginx => {
+                    let protocol = nginx::Nginx::new(plan.version);
+                    drop(monoio::spawn(conversation::run(shard, arrival, plan, protocol)));
+                }
+            }
         }));
         monoio::spawn(shard.clone().retry());
         monoio::spawn(shard.clone().tick());
@@ -380,10 +394,8 @@ struct Ready {
 impl Ready {
     fn new(bell: &Bell, sockets: Sockets) -> io::Result<Ready> {
         let mut listeners = Vec::new();
-        for (service, socket) in [(Service::Syslog, sockets.syslog_tcp), (Service::Question, sockets.question)] {
-            if let Some(socket) = socket {
-                listeners.push((service, socket.try_clone()?, Readiness::new(socket)?));
-            }
+        for (service, socket) in sockets.listeners {
+            listeners.push((service, socket.try_clone()?, Readiness::new(socket)?));
         }
         let bell = bell.as_fd().try_clone_to_owned().and_then(Readiness::new)?;
         Ok(Ready { bell, datagrams: sockets.syslog_udp.map(Readiness::new).transpose()?, listeners })

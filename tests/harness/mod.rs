@@ -164,6 +164,8 @@ pub fn free_port() -> u16 {
 pub struct Config {
     settings: BTreeMap<String, String>,
     pub syslog: SocketAddr,
+    pub spoa: SocketAddr,
+    pub envoy: SocketAddr,
     pub nginx: SocketAddr,
     pub metrics: SocketAddr,
 }
@@ -179,6 +181,8 @@ impl Config {
         let mut config = Config {
             settings: BTreeMap::new(),
             syslog: (address, 0).into(),
+            spoa: (address, 0).into(),
+            envoy: (address, 0).into(),
             nginx: (address, 0).into(),
             metrics: (Ipv4Addr::LOCALHOST, 0).into(),
         };
@@ -188,6 +192,8 @@ impl Config {
 
     fn draw_ports(&mut self) {
         self.syslog.set_port(free_port());
+        self.spoa.set_port(free_port());
+        self.envoy.set_port(free_port());
         self.nginx.set_port(free_port());
         self.metrics.set_port(free_port());
         self.set_addresses();
@@ -196,6 +202,10 @@ impl Config {
     fn set_addresses(&mut self) {
         for (key, value) in [
             ("syslog.address", format!("'{}'", self.syslog)),
+            ("spoa.address", format!("'{}'", self.spoa.ip())),
+            ("spoa.port", self.spoa.port().to_string()),
+            ("envoy.address", format!("'{}'", self.envoy.ip())),
+            ("envoy.port", self.envoy.port().to_string()),
             ("nginx.address", format!("'{}'", self.nginx.ip())),
             ("nginx.port", self.nginx.port().to_string()),
             ("prometheus.port", self.metrics.port().to_string()),
@@ -214,7 +224,8 @@ impl Config {
     /// On the ports of another one, as a reload needs it.
     #[must_use]
     pub fn on_ports_of(mut self, other: &Config) -> Config {
-        (self.syslog, self.nginx, self.metrics) = (other.syslog, other.nginx, other.metrics);
+        let Config { settings: _, syslog, spoa, envoy, nginx, metrics } = *other;
+        (self.syslog, self.spoa, self.envoy, self.nginx, self.metrics) = (syslog, spoa, envoy, nginx, metrics);
         self.set_addresses();
         self
     }

@@ -1,0 +1,218 @@
+//! A connection on which a proxy asks and we answer, whatever the protocol: read, take what is complete, write once.
+//!
+//! All questions of one read are answered with one write, which is worth more than anything else here: at 64 questions
+//! a read, a question costs a twenty-seventh of one that is alone. Buffers belong to the connection and are used
+//! again, so a question allocates nothing.
+
+use super::Plan;
+use super::connections::ConnectionId;
+use super::core::Core;
+use super::handover::Handover;
+use super::listen::Service;
+use super::system::Handle;
+use super::turn::Shard;
+use crate::engine::address::Address;
+use crate::engine::time::Time;
+use monoio::buf::SliceMut;
+use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
+use monoio::net::TcpStream;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// Answers are written once they are this many bytes, even if more questions wait.
+pub const OUTPUT_BYTES: usize = 64 << 10;
+
+/// First size of a connection's write buffer, to which it returns after a burst.
+const FIRST_OUTPUT_BYTES: usize = 512;
+
+/// A write buffer that has grown beyond this is given back.
+const KEPT_OUTPUT_BYTES: usize = 4 << 10;
+
+/// Reads in a row after which other connections get their turn on the epoll driver.
+const READS_PER_WAKE: u32 = 16;
+
+/// How long we look for a peer on a connection that says nothing.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// What stands between bytes and verdicts on one connection.
+pub trait Protocol {
+    /// First size of the read buffer: some usual questions.
+    const INPUT_BYTES: usize;
+    /// What an unfinished message may fill at most.
+    const INPUT_BYTES_MAX: usize;
+
+    /// Takes what is complete at the front of `input`, and appends what is to be said to `output`: at most about
+    /// [`OUTPUT_BYTES`], then it asks to be called again. `peer` is `None` on a unix socket.
+    fn take(&mut self, core: &mut Core, peer: Option<Address>, input: &[u8], output: &mut Vec<u8>) -> Taken;
+
+    /// Whether the connection may be silent for as long as it likes: nothing is under way.
+    fn may_rest(&self) -> bool {
+        false
+    }
+
+    /// The connection ends from our side: appends the last words.
+    fn part(&mut self, why: Parting, output: &mut Vec<u8>) {
+        let _ = (why, output);
+    }
+}
+
+/// What [`Protocol::take`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Bytes at the front of the input that are done with.
+    pub consumed: usize,
+    /// Something was asked and answered: the next one has its own time.
+    pub progress: bool,
+    pub next: Next,
+}
+
+/// How it goes on, after what is in `output` has been written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// More bytes are needed.
+    Read,
+    /// There is more in the input.
+    Again,
+    Close,
+}
+
+/// Why we end a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parting {
+    /// The shard drains.
+    Drain,
+    /// The peer came to no point in time.
+    Timeout,
+}
+
+/// Holds a conversation until it ends.
+pub async fn run<P: Protocol>(shard: Shard, arrival: Handover, plan: Rc<Plan>, protocol: P) {
+    let Handover { socket, service, peer } = arrival;
+    // These concern TCP; on a unix socket they fail, and nothing is missed.
+    let _ = rustix::net::sockopt::set_tcp_nodelay(&socket, true);
+    let _ = rustix::net::sockopt::set_socket_keepalive(&socket, true);
+    let _ = rustix::net::sockopt::set_tcp_keepidle(&socket, KEEPALIVE);
+    // monoio's TCP stream does nothing but receive and send, so it serves for a unix socket too.
+    let Ok(stream) = TcpStream::from_std(std::net::TcpStream::from(socket)) else {
+        shard.turn(|core| core.spread.release(service, core.index));
+        return;
+    };
+    let read_timeout = plan.read_timeout[service as usize];
+    let (id, patience) = shard.turn(|core| {
+        let patience = core.now.plus(read_timeout);
+        (core.open(Handle::of(&stream), service, peer, patience), patience)
+    });
+    let mut conversation = Conversation { shard: &shard, plan: &plan, service, id, peer, stream, protocol, patience };
+    conversation.hold().await;
+    shard.turn(|core| core.close(id, service));
+}
+
+struct Conversation<'a, P> {
+    shard: &'a Shard,
+    plan: &'a Plan,
+    service: Service,
+    id: ConnectionId,
+    peer: Option<Address>,
+    stream: TcpStream,
+    protocol: P,
+    /// When the peer must have come to the point. Moves with every answer, not with every byte.
+    patience: Time,
+}
+
+impl<P: Protocol> Conversation<'_, P> {
+    async fn hold(&mut self) {
+        let mut input: Vec<u8> = Vec::with_capacity(P::INPUT_BYTES);
+        let mut output: Vec<u8> = Vec::with_capacity(FIRST_OUTPUT_BYTES);
+        let mut reads = 0;
+        loop {
+            if input.len() == input.capacity() {
+                if input.capacity() >= P::INPUT_BYTES_MAX {
+                    return;
+                }
+                let more = input.capacity().min(P::INPUT_BYTES_MAX - input.len());
+                input.reserve_exact(more);
+            }
+            let (begin, end) = (input.len(), input.capacity());
+            let (result, slice) = self.stream.read(SliceMut::new(input, begin, end)).await;
+            input = slice.into_inner();
+            match result {
+                Ok(1..) => {}
+                Ok(0) => return self.part(output).await,
+                Err(_) => return,
+            }
+            loop {
+                let taken = self.take(&mut input, &mut output);
+                if !output.is_empty() {
+                    let (result, written) = self.stream.write_all(output).await;
+                    output = written;
+                    output.clear();
+                    if result.is_err() {
+                        return;
+                    }
+                    self.wait_on(taken.progress);
+                }
+                match taken.next {
+                    Next::Close => return,
+                    Next::Again => {}
+                    Next::Read => break,
+                }
+            }
+            // One large message, or a burst of questions, must not keep its memory for as long as the connection lives.
+            if input.is_empty() && input.capacity() > P::INPUT_BYTES {
+                input = Vec::with_capacity(P::INPUT_BYTES);
+            }
+            if output.capacity() > KEPT_OUTPUT_BYTES {
+                output = Vec::with_capacity(FIRST_OUTPUT_BYTES);
+            }
+            reads += 1;
+            if reads % READS_PER_WAKE == 0 {
+                self.shard.give_way().await;
+            }
+        }
+    }
+
+    fn take(&mut self, input: &mut Vec<u8>, output: &mut Vec<u8>) -> Taken {
+        let rested = self.protocol.may_rest();
+        let taken = self.shard.turn(|core| {
+            let taken = self.protocol.take(core, self.peer, input, output);
+            let rests = self.protocol.may_rest();
+            if rests {
+                self.patience = Time::MAX;
+            } else if rested {
+                self.patience = core.now.plus(self.plan.read_timeout[self.service as usize]);
+            }
+            if !output.is_empty() {
+                core.connections.set_deadline(self.id, core.now.plus(self.plan.write_timeout[self.service as usize]));
+            } else if rests != rested {
+                core.connections.set_deadline(self.id, self.patience);
+            }
+            taken
+        });
+        input.drain(..taken.consumed.min(input.len()));
+        taken
+    }
+
+    /// Something was written: the peer has its time again, all of it if an answer was among it.
+    fn wait_on(&mut self, progress: bool) {
+        let rests = self.protocol.may_rest();
+        self.shard.turn(|core| {
+            if progress && !rests {
+                self.patience = core.now.plus(self.plan.read_timeout[self.service as usize]);
+            }
+            core.connections.set_deadline(self.id, self.patience);
+        });
+    }
+
+    /// No more will come. If it was we who wanted that, the protocol's last words are said.
+    async fn part(&mut self, mut output: Vec<u8>) {
+        let why = self.shard.turn(|core| match core.connections.is_overdue(self.id) {
+            true => Some(Parting::Timeout),
+            false => core.draining.then_some(Parting::Drain),
+        });
+        if let Some(why) = why {
+            self.protocol.part(why, &mut output);
+            // Whether they are heard or not, the connection closes.
+            let _ = self.stream.write_all(output).await;
+        }
+    }
+}
