@@ -2,7 +2,8 @@
 
 use crate::engine::ban::{Act, Decision};
 use crate::engine::policy::Policy;
-use crate::shard::{Asked, LAG_BOUNDS_MICROS, Report, Service};
+use crate::shard::{Asked, ByStatus, LAG_BOUNDS_MICROS, Report, Service};
+use crate::wire::spop::Status;
 use crate::wire::syslog::{FrameFault, Malformed};
 use axum::Router;
 use axum::extract::State;
@@ -159,6 +160,18 @@ fn totals(reports: &[&Report], policy: &Policy) {
         asked("other", |asked| asked.other);
         asked("refused", |asked| asked.refused);
     }
+    let disconnects = |by: &'static str, of: fn(&Report) -> ByStatus| {
+        let mut sums = [0; Status::ALL.len() + 1];
+        for report in reports {
+            sums.iter_mut().zip(of(report).counts()).for_each(|(sum, (_, count))| *sum += count);
+        }
+        for ((status, _), sum) in ByStatus::default().counts().zip(sums) {
+            let status = status.map_or("other".to_owned(), |status| status.code().to_string());
+            counter!("fail2ban_spoa_disconnects_total", "by" => by, "status" => status).absolute(sum);
+        }
+    };
+    disconnects("haproxy", |r| r.counters.spoa_disconnects.by_haproxy);
+    disconnects("agent", |r| r.counters.spoa_disconnects.by_agent);
     for service in Service::ALL {
         let at = service as usize;
         let count = |event: &'static str, value: u64| {

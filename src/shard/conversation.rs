@@ -51,8 +51,8 @@ pub trait Protocol {
     }
 
     /// The connection ends from our side: appends the last words.
-    fn part(&mut self, why: Parting, output: &mut Vec<u8>) {
-        let _ = (why, output);
+    fn part(&mut self, core: &mut Core, why: Parting, output: &mut Vec<u8>) {
+        let _ = (core, why, output);
     }
 }
 
@@ -205,12 +205,16 @@ impl<P: Protocol> Conversation<'_, P> {
 
     /// No more will come. If it was we who wanted that, the protocol's last words are said.
     async fn part(&mut self, mut output: Vec<u8>) {
-        let why = self.shard.turn(|core| match core.connections.is_overdue(self.id) {
-            true => Some(Parting::Timeout),
-            false => core.draining.then_some(Parting::Drain),
+        self.shard.turn(|core| {
+            let why = match core.connections.is_overdue(self.id) {
+                true => Some(Parting::Timeout),
+                false => core.draining.then_some(Parting::Drain),
+            };
+            if let Some(why) = why {
+                self.protocol.part(core, why, &mut output);
+            }
         });
-        if let Some(why) = why {
-            self.protocol.part(why, &mut output);
+        if !output.is_empty() {
             // Whether they are heard or not, the connection closes.
             let _ = self.stream.write_all(output).await;
         }

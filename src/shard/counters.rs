@@ -4,6 +4,7 @@ use super::listen::Service;
 use crate::engine::ban::ByPattern;
 use crate::engine::owner::Outcome;
 use crate::engine::verdict::Verdict;
+use crate::wire::spop::Status;
 use crate::wire::syslog::{FrameFault, Malformed};
 
 /// Upper bounds of the buckets of [`Lag`], in microseconds; one more holds the rest.
@@ -47,6 +48,29 @@ impl Asked {
         } else {
             self.allowed += 1;
         }
+    }
+}
+
+/// How connections with HAProxy ended, by who said so.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Disconnects {
+    pub by_haproxy: ByStatus,
+    pub by_agent: ByStatus,
+}
+
+/// One count per status of SPOP, and one for numbers that are none.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ByStatus([u64; Status::ALL.len() + 1]);
+
+impl ByStatus {
+    pub fn add(&mut self, code: u32) {
+        let at = Status::ALL.iter().position(|status| status.code() == code).unwrap_or(Status::ALL.len());
+        self.0[at] += 1;
+    }
+
+    /// Each count with what it counts; `None` is the rest.
+    pub fn counts(&self) -> impl Iterator<Item = (Option<Status>, u64)> {
+        Status::ALL.into_iter().map(Some).chain([None]).zip(self.0)
     }
 }
 
@@ -94,6 +118,7 @@ pub struct Counters {
     pub events_dropped: u64,
     /// What was asked, by service.
     pub asked: [Asked; Service::COUNT],
+    pub spoa_disconnects: Disconnects,
     /// Connections by service: accepted here, handed to another shard, refused for want of room, accepting failed, cut for
     /// missing their deadline.
     pub accepted: [u64; Service::COUNT],

@@ -23,13 +23,14 @@ mod nginx;
 mod readiness;
 mod signal;
 mod socket_file;
+mod spoa;
 mod stream;
 mod system;
 mod turn;
 
 pub use self::clock::Clock;
 pub use self::core::{Command, Event, Report};
-pub use counters::{Asked, Counters, LAG_BOUNDS_MICROS, Lag};
+pub use counters::{Asked, ByStatus, Counters, Disconnects, LAG_BOUNDS_MICROS, Lag};
 pub use driver::{Driver, NoRing, Wish, raise_limits};
 pub use exchange::Bell;
 pub use listen::{Addresses, Endpoint, ListenFault, Opened, Service, Sockets, open};
@@ -363,7 +364,10 @@ fn serve(mut runtime: driver::Runtime, make: impl FnOnce() -> Core, plan: &Plan,
             let (shard, plan) = (shard.clone(), Rc::clone(&plan));
             match arrival.service {
                 Service::Syslog => drop(monoio::spawn(stream::run(shard, arrival, message_bytes_max))),
-                Service::Spoa | Service::Envoy => {
+                Service::Spoa => {
+                    drop(monoio::spawn(conversation::run(shard, arrival, plan, spoa::Spoa::default())));
+                }
+                Service::Envoy => {
                     shard.turn(|core| core.spread.release(arrival.service, core.index));
                 }
                 Service::Nginx => {
