@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "to wait, with a deadline, is what this is for")]
 
 pub mod limits;
+pub mod spop;
 
 use limits::Limit;
 use serde_json::Value;
