@@ -5,6 +5,7 @@
 
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+pub mod denial;
 pub mod http1;
 pub mod spop;
 pub mod syslog;

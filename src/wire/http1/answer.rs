@@ -3,14 +3,12 @@
 //! `Date` is left out: this code has no clock, its readers (proxies, health checkers) throw the field away, and it
 //! would be a third of the bytes of the commonest answer. RFC 9110 §6.6.1 wants it from servers that have a clock.
 
-use std::io::Write as _;
 use std::net::IpAddr;
-use std::time::Duration;
 
+use super::super::denial::{push_ip, push_number};
 use super::refusal::Refusal;
 
-/// Longest `X-Fail2ban-Reason` and JSON reason in bytes (before JSON escapes); the rest is cut off.
-pub const REASON_BYTES_MAX: usize = 256;
+pub use super::super::denial::Denial;
 
 /// How an answer is sent: with its content or (to HEAD) the fields only, and what happens to the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,16 +64,6 @@ pub enum DenialContent {
     Json,
 }
 
-/// A denial, as far as the client is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Denial<'a> {
-    pub client: IpAddr,
-    /// Human text; may be empty. In the header, what is not visible ASCII becomes `?`.
-    pub reason: &'a str,
-    /// Time until the ban ends; `None` if it does not end by itself.
-    pub retry_after: Option<Duration>,
-}
-
 /// 200: `client` may come in.
 pub fn allowed(out: &mut Vec<u8>, client: IpAddr, delivery: Delivery) {
     out.extend_from_slice(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Fail2ban-Status: allowed\r\nX-Fail2ban-IP: ");
@@ -103,36 +91,19 @@ pub fn denied(out: &mut Vec<u8>, denial: &Denial<'_>, content: DenialContent, de
     out.extend_from_slice(b"HTTP/1.1 403 Forbidden\r\nX-Fail2ban-Status: denied\r\nX-Fail2ban-IP: ");
     push_ip(out, denial.client);
     out.extend_from_slice(b"\r\n");
-    let reason = cut(denial.reason.trim(), REASON_BYTES_MAX).trim_end();
-    if !reason.is_empty() {
+    if !denial.short_reason().is_empty() {
         out.extend_from_slice(b"X-Fail2ban-Reason: ");
-        // One `?` per character, not per byte. Blanks stand inside only, where they are allowed.
-        out.extend(reason.chars().map(|c| match u8::try_from(c) {
-            Ok(byte) if byte == b' ' || byte.is_ascii_graphic() => byte,
-            _ => b'?',
-        }));
+        denial.push_visible_reason(out);
         out.extend_from_slice(b"\r\n");
     }
-    let retry_after = denial.retry_after.map(whole_seconds);
-    if let Some(seconds) = retry_after {
+    if let Some(seconds) = denial.retry_after_seconds() {
         out.extend_from_slice(b"Retry-After: ");
         push_number(out, seconds);
         out.extend_from_slice(b"\r\n");
     }
     match content {
         DenialContent::Empty => push_no_content(out, delivery),
-        DenialContent::Json => push_content(out, delivery, |out| {
-            out.extend_from_slice(br#"{"status":"denied","ip":""#);
-            push_ip(out, denial.client);
-            out.extend_from_slice(br#"","reason":"#);
-            push_json_string(out, reason);
-            out.extend_from_slice(br#","retry_after":"#);
-            match retry_after {
-                Some(seconds) => push_number(out, seconds),
-                None => out.extend_from_slice(b"null"),
-            }
-            out.push(b'}');
-        }),
+        DenialContent::Json => push_content(out, delivery, |out| denial.push_json(out)),
     }
 }
 
@@ -212,71 +183,10 @@ fn push_content(out: &mut Vec<u8>, delivery: Delivery, write: impl FnOnce(&mut V
     }
 }
 
-/// Rounded up: whoever waits that long finds the ban gone.
-fn whole_seconds(time: Duration) -> u64 {
-    time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
-}
-
-fn push_number(out: &mut Vec<u8>, number: u64) {
-    // Writing to a Vec cannot fail.
-    let _ = write!(out, "{number}");
-}
-
-fn push_ip(out: &mut Vec<u8>, ip: IpAddr) {
-    match ip {
-        // Nearly every answer holds one, and the standard formatter takes longer than all the rest of the answer.
-        IpAddr::V4(ip) => {
-            let [a, b, c, d] = ip.octets();
-            push_octet(out, a);
-            out.push(b'.');
-            push_octet(out, b);
-            out.push(b'.');
-            push_octet(out, c);
-            out.push(b'.');
-            push_octet(out, d);
-        }
-        IpAddr::V6(ip) => {
-            let _ = write!(out, "{ip}");
-        }
-    }
-}
-
-fn push_octet(out: &mut Vec<u8>, octet: u8) {
-    let digits = [b'0' + octet / 100, b'0' + octet / 10 % 10, b'0' + octet % 10];
-    let leading_zeros = usize::from(octet < 100) + usize::from(octet < 10);
-    out.extend_from_slice(digits.get(leading_zeros..).unwrap_or_default());
-}
-
-/// RFC 8259 §7.
-fn push_json_string(out: &mut Vec<u8>, text: &str) {
-    out.push(b'"');
-    for byte in text.bytes() {
-        match byte {
-            b'"' => out.extend_from_slice(br#"\""#),
-            b'\\' => out.extend_from_slice(br"\\"),
-            0..0x20 | 0x7f => {
-                let _ = write!(out, "\\u{byte:04x}");
-            }
-            _ => out.push(byte),
-        }
-    }
-    out.push(b'"');
-}
-
-/// At most `bytes_max` bytes of `text`, whole characters only.
-fn cut(text: &str, bytes_max: usize) -> &str {
-    let mut end = bytes_max.min(text.len());
-    loop {
-        match text.get(..end) {
-            Some(start) => return start,
-            None => end = end.saturating_sub(1),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     const HEAD_ONLY: Delivery = Delivery { connection: Connection::Stays, content: false };
 
@@ -333,17 +243,6 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_written_as_the_standard_library_writes_them() {
-        for octet in 0..=255_u8 {
-            let ip = IpAddr::from([octet, octet.wrapping_add(91), octet ^ 0x55, 255 - octet]);
-            assert_eq!(written(|out| push_ip(out, ip)), ip.to_string());
-        }
-        for text in ["::", "::1", "2001:db8::a:0:0:1", "::ffff:192.0.2.1"] {
-            assert_eq!(written(|out| push_ip(out, ip(text))), text);
-        }
-    }
-
-    #[test]
     fn denied_says_why_and_how_long() {
         let denial = Denial {
             client: ip("192.0.2.7"),
@@ -376,19 +275,6 @@ mod tests {
         let answer = written(|out| unknown_denied(out, DenialContent::Json, Delivery::KEEP_ALIVE));
         assert_eq!(content(&answer, Delivery::KEEP_ALIVE), r#"{"status":"unknown"}"#);
         assert!(answer.contains("X-Fail2ban-Status: unknown\r\n"));
-    }
-
-    #[test]
-    fn the_time_to_wait_is_rounded_up() {
-        for (time, want) in [
-            (Duration::ZERO, 0),
-            (Duration::from_nanos(1), 1),
-            (Duration::from_secs(1), 1),
-            (Duration::from_millis(1001), 2),
-            (Duration::MAX, u64::MAX),
-        ] {
-            assert_eq!(whole_seconds(time), want);
-        }
     }
 
     #[test]
