@@ -26,6 +26,12 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("cli", &["monoio", "io_uring", "rtrb", "libc", "rustix", "tokio"]),
 ];
 
+/// Lines that are not looked at, each in its file: what is forbidden there in general and needed once.
+const EXCEPTIONS: &[(&str, &str)] = &[
+    // `h2` reads and writes through these traits; they bring no runtime. Nothing else of the crate may be named.
+    ("wire/ext_authz/pipe.rs", "use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};"),
+];
+
 const PURE: &[&str] = &[
     "tokio",
     "monoio",
@@ -105,8 +111,12 @@ fn imports_point_one_way_and_pure_rooms_stay_pure() {
         sources(&root.join(room), &mut files);
         assert!(!files.is_empty(), "there is no room {room}");
         for file in files {
-            let text = fs::read_to_string(&file).unwrap();
+            let mut text = fs::read_to_string(&file).unwrap();
             let name = file.strip_prefix(&root).unwrap().display().to_string();
+            for (_, line) in EXCEPTIONS.iter().filter(|(file, _)| *file == name) {
+                assert!(text.contains(line), "{name} does not need its exception any more");
+                text = text.replace(line, "");
+            }
             found.extend(breaches(room, &text).into_iter().map(|what| format!("{name} {what}")));
         }
     }

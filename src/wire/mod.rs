@@ -6,6 +6,7 @@
 #![deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod denial;
+pub mod ext_authz;
 pub mod http1;
 pub mod spop;
 pub mod syslog;
