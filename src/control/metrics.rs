@@ -3,6 +3,7 @@
 use crate::engine::ban::{Act, Decision};
 use crate::engine::policy::Policy;
 use crate::shard::{Asked, ByStatus, LAG_BOUNDS_MICROS, Report, Service};
+use crate::wire::ext_authz::{Refusal, Why};
 use crate::wire::spop::Status;
 use crate::wire::syslog::{FrameFault, Malformed};
 use axum::Router;
@@ -170,6 +171,14 @@ fn totals(reports: &[&Report], policy: &Policy) {
             counter!("fail2ban_spoa_disconnects_total", "by" => by, "status" => status).absolute(sum);
         }
     };
+    for (at, refusal) in Refusal::ALL.iter().enumerate() {
+        let count = reports.iter().map(|report| report.counters.envoy_refused[at]).sum();
+        counter!("fail2ban_envoy_refused_total", "reason" => refusal.name()).absolute(count);
+    }
+    for (at, why) in Why::FAULTS.iter().enumerate() {
+        let count = reports.iter().map(|report| report.counters.envoy_broken[at]).sum();
+        counter!("fail2ban_envoy_refused_total", "reason" => why.name()).absolute(count);
+    }
     disconnects("haproxy", |r| r.counters.spoa_disconnects.by_haproxy);
     disconnects("agent", |r| r.counters.spoa_disconnects.by_agent);
     for service in Service::ALL {

@@ -82,7 +82,8 @@ impl Publisher {
             senders: self.table(&settings.syslog.allowed_senders),
             names: self.names.clone().into(),
             questions: QuestionRules {
-                trusted_proxies: self.table(&settings.nginx.trusted_proxies),
+                nginx_trusted_proxies: self.table(&settings.nginx.trusted_proxies),
+                envoy_trusted_proxies: self.table(&settings.envoy.trusted_proxies),
                 deny_unknown: settings.nginx.on_unknown == OnUnknown::Deny,
                 json: settings.nginx.return_json,
             },

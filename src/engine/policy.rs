@@ -36,14 +36,15 @@ pub struct PatternName {
     pub severity: Severity,
 }
 
-/// How the question over HTTP is read and answered.
+/// How questions are read and answered.
 #[derive(Debug)]
 pub struct QuestionRules {
-    /// Proxies whose `X-Forwarded-For` is believed.
-    pub trusted_proxies: NetworkTable<()>,
-    /// Whether a question whose address cannot be read is denied.
+    /// Proxies whose `X-Forwarded-For` is believed, where nginx asks and where Envoy asks.
+    pub nginx_trusted_proxies: NetworkTable<()>,
+    pub envoy_trusted_proxies: NetworkTable<()>,
+    /// Over HTTP: whether a question whose address cannot be read is denied.
     pub deny_unknown: bool,
-    /// Whether a denial has a JSON body.
+    /// Over HTTP: whether a denial has a JSON body.
     pub json: bool,
 }
 

@@ -4,6 +4,7 @@ use super::listen::Service;
 use crate::engine::ban::ByPattern;
 use crate::engine::owner::Outcome;
 use crate::engine::verdict::Verdict;
+use crate::wire::ext_authz::{Refusal, Why};
 use crate::wire::spop::Status;
 use crate::wire::syslog::{FrameFault, Malformed};
 
@@ -119,6 +120,9 @@ pub struct Counters {
     /// What was asked, by service.
     pub asked: [Asked; Service::COUNT],
     pub spoa_disconnects: Disconnects,
+    /// Calls of Envoy that were refused, by [`Refusal::ALL`], and its connections that were, by [`Why::FAULTS`].
+    pub envoy_refused: [u64; Refusal::ALL.len()],
+    pub envoy_broken: [u64; Why::FAULTS.len()],
     /// Connections by service: accepted here, handed to another shard, refused for want of room, accepting failed, cut for
     /// missing their deadline.
     pub accepted: [u64; Service::COUNT],
@@ -139,6 +143,18 @@ impl Counters {
     pub fn frame_fault(&mut self, why: FrameFault) {
         if let Some(at) = FrameFault::ALL.iter().position(|known| *known == why) {
             self.frame_faults[at] += 1;
+        }
+    }
+
+    pub fn envoy_refused(&mut self, refusal: Refusal) {
+        if let Some(at) = Refusal::ALL.iter().position(|known| *known == refusal) {
+            self.envoy_refused[at] += 1;
+        }
+    }
+
+    pub fn envoy_broken(&mut self, why: Why) {
+        if let Some(at) = Why::FAULTS.iter().position(|known| *known == why) {
+            self.envoy_broken[at] += 1;
         }
     }
 

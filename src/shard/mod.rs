@@ -16,6 +16,7 @@ mod core;
 mod counters;
 mod datagrams;
 mod driver;
+mod envoy;
 mod exchange;
 mod handover;
 mod listen;
@@ -368,7 +369,7 @@ fn serve(mut runtime: driver::Runtime, make: impl FnOnce() -> Core, plan: &Plan,
                     drop(monoio::spawn(conversation::run(shard, arrival, plan, spoa::Spoa::default())));
                 }
                 Service::Envoy => {
-                    shard.turn(|core| core.spread.release(arrival.service, core.index));
+                    drop(monoio::spawn(conversation::run(shard, arrival, plan, envoy::Envoy::new())));
                 }
                 Service::Nginx => {
                     let protocol = nginx::Nginx::new(plan.version);

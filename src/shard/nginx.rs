@@ -127,8 +127,8 @@ fn client(request: &Request<'_>, peer: Option<Address>, rules: &QuestionRules) -
         }
     }
     match peer {
-        Some(peer) if rules.trusted_proxies.contains(peer) && !request.forwarded_for.is_absent() => {
-            forwarded_client(request.forwarded_for.from_right(), &rules.trusted_proxies)
+        Some(peer) if rules.nginx_trusted_proxies.contains(peer) && !request.forwarded_for.is_absent() => {
+            forwarded_client(request.forwarded_for.from_right(), &rules.nginx_trusted_proxies)
         }
         peer => peer,
     }

@@ -41,6 +41,22 @@ impl Refusal {
         Refusal::Crowded,
     ];
 
+    /// As a metric's label says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Refusal::NotPost => "not_post",
+            Refusal::ContentType => "content_type",
+            Refusal::UnknownMethod => "unknown_method",
+            Refusal::Compressed => "compressed",
+            Refusal::Prefix => "prefix",
+            Refusal::MessageCount => "message_count",
+            Refusal::Truncated => "truncated",
+            Refusal::Malformed => "malformed",
+            Refusal::TooLong => "too_long",
+            Refusal::Crowded => "crowded",
+        }
+    }
+
     /// The HTTP status of the answer; 200 if it is a gRPC answer.
     pub fn http_status(self) -> u16 {
         match self {

@@ -90,6 +90,21 @@ pub enum Why {
     Flood,
 }
 
+impl Why {
+    /// Every fault of a peer that ends its connection.
+    pub const FAULTS: [Why; 3] = [Why::NotHttp2, Why::Breach, Why::Flood];
+
+    /// As a metric's label says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Why::Ended => "ended",
+            Why::NotHttp2 => "not_http2",
+            Why::Breach => "http2_breach",
+            Why::Flood => "flood",
+        }
+    }
+}
+
 impl Default for Session {
     fn default() -> Session {
         Session::new()
@@ -177,6 +192,11 @@ impl Session {
     /// frames and header lists is not counted, so a connection needs a deadline too.
     pub fn incomplete_calls(&self) -> usize {
         self.incomplete.len()
+    }
+
+    /// Whether the preface of HTTP/2 is still to come: a connection on which nobody greets is to be cut some day.
+    pub fn is_greeting(&self) -> bool {
+        matches!(self.link, Link::Greeting(_))
     }
 
     /// Says whether this server can answer: health checks are told so, and watchers hear of a change.
