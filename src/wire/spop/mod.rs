@@ -41,7 +41,7 @@
 //! HAProxy's administrator chooses messages, arguments and their names. [`Notify::clients`] takes everybody who is named
 //! like a client, in every message, and the caller denies if any of them is kept out. So an argument whose value the
 //! client wrote itself, such as a header, can only add to what is asked: it may bring its sender a denial, but never
-//! hides the address that stands beside it. Where no argument is named like a client, [`Message::clients`] says what is
+//! hides the address that stands beside it. Where no argument is named like a client, [`Notify::clients`] says what is
 //! taken instead; an administrator who sends more than one address does well to name the right one `src`.
 //!
 //! # What costs a connection, and what does not
@@ -71,7 +71,7 @@ mod properties;
 
 pub use data::Value;
 pub use disconnect::{Fault, Status};
-pub use notify::{Argument, Arguments, Client, Message, Messages, Notify};
+pub use notify::{Argument, Arguments, Client, Clients, Message, Messages, Notify};
 pub use session::{Closing, Handled, Session, Step};
 
 /// Longest frame in bytes that is taken, the four of its length not counted. Longer: [`Fault::FrameTooLong`].

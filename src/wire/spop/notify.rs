@@ -11,9 +11,6 @@ use std::net::IpAddr;
 use super::data::{Decoder, Value};
 use super::disconnect::Fault;
 
-/// Names of arguments that say who the client is, in any case.
-const CLIENT_NAMES: [&[u8]; 4] = [b"src", b"ip", b"src_ip", b"client_ip"];
-
 /// Longest text of an address in bytes: `ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255`.
 const ADDRESS_BYTES_MAX: usize = 45;
 
@@ -43,10 +40,26 @@ impl<'a> Notify<'a> {
         Messages { unread: Decoder::new(self.messages) }
     }
 
-    /// Everybody who is asked about: [`Message::clients`] of every message. The client is to be kept out if any of them
-    /// is.
-    pub fn clients(&self) -> impl Iterator<Item = Client<'a>> + use<'a> {
-        self.messages().flat_map(|message| message.clients())
+    /// Everybody who is asked about. The client is to be kept out if any of them is.
+    ///
+    /// In each message these are all arguments named `src`, `ip`, `src_ip` or `client_ip`, in any case, if their value is
+    /// an address or a string; of the other types, null above all (there was no such header), nobody is named.
+    ///
+    /// Only a message without any argument of such a name is searched: for the first argument that is an address, and
+    /// for the first string that reads as one. For both, because a string may be the client's own words: one who sends an
+    /// address as its user agent must not be asked about as that address *instead of* its own. And only for the first
+    /// of each, because a later one may well be ours (`dst`).
+    pub fn clients(&self) -> Clients<'a> {
+        let unread = Decoder::new(self.messages);
+        Clients {
+            unread,
+            arguments: unread,
+            arguments_count: 0,
+            arguments_left: 0,
+            is_searching: false,
+            address: None,
+            text: None,
+        }
     }
 }
 
@@ -79,61 +92,6 @@ impl<'a> Message<'a> {
     pub fn arguments(&self) -> Arguments<'a> {
         Arguments { unread: Decoder::new(self.arguments) }
     }
-
-    /// Who is asked about.
-    ///
-    /// All arguments named `src`, `ip`, `src_ip` or `client_ip`, if their value is an address or a string; of the other
-    /// types, null above all (there was no such header), nobody is named.
-    ///
-    /// Only a message without any argument of such a name is searched: for the first argument that is an address, and
-    /// for the first string that reads as one. For both, because a string may be the client's own words: one who sends an
-    /// address as its user agent must not be asked about as that address *instead of* its own. And only for the first
-    /// of each, because a later one may well be ours (`dst`).
-    pub fn clients(&self) -> impl Iterator<Item = Client<'a>> + use<'a> {
-        let is_named = self.arguments().any(|argument| argument.names_client());
-        let named = is_named.then(|| self.arguments().filter_map(|argument| argument.client()));
-        let found = if is_named { [None, None] } else { self.search() };
-        named.into_iter().flatten().chain(found.into_iter().flatten())
-    }
-
-    fn search(&self) -> [Option<Client<'a>>; 2] {
-        let mut address = None;
-        let mut text = None;
-        for argument in self.arguments() {
-            match argument.value {
-                Value::Ipv4(ip) if address.is_none() => address = Some(Client::Ip(ip.into())),
-                Value::Ipv6(ip) if address.is_none() => address = Some(Client::Ip(ip.into())),
-                Value::String(string) if text.is_none() => text = parse_address(string).map(Client::Ip),
-                _ => {}
-            }
-        }
-        [address, text]
-    }
-}
-
-impl<'a> Argument<'a> {
-    fn names_client(&self) -> bool {
-        CLIENT_NAMES.iter().any(|name| self.name.eq_ignore_ascii_case(name))
-    }
-
-    /// Who is named, if the argument is named like a client.
-    fn client(&self) -> Option<Client<'a>> {
-        match self.value {
-            Value::Ipv4(ip) if self.names_client() => Some(Client::Ip(ip.into())),
-            Value::Ipv6(ip) if self.names_client() => Some(Client::Ip(ip.into())),
-            Value::String(text) if self.names_client() => Some(Client::Text(text)),
-            _ => None,
-        }
-    }
-}
-
-/// Text in the standard library's sense, without a port, brackets or blanks.
-fn parse_address(text: &[u8]) -> Option<IpAddr> {
-    // A body of 16 KiB need not be checked for UTF-8 first.
-    if text.len() > ADDRESS_BYTES_MAX {
-        return None;
-    }
-    std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 /// See [`Notify::messages`].
@@ -177,6 +135,99 @@ impl<'a> Iterator for Arguments<'a> {
         let (name, value) = self.unread.item()?;
         Some(Argument { name, value })
     }
+}
+
+/// See [`Notify::clients`]. Goes through the messages once, as this is run for every question.
+#[derive(Clone, Debug)]
+pub struct Clients<'a> {
+    unread: Decoder<'a>,
+    /// All arguments of the message that is being read, and what follows them.
+    arguments: Decoder<'a>,
+    arguments_count: u8,
+    /// How many of them were not read yet.
+    arguments_left: u8,
+    /// Whether none of those that were read is named like a client.
+    is_searching: bool,
+    /// What the search has found.
+    address: Option<IpAddr>,
+    text: Option<IpAddr>,
+}
+
+impl<'a> Iterator for Clients<'a> {
+    type Item = Client<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Client<'a>> {
+        loop {
+            while self.arguments_left > 0 {
+                let name = self.unread.string()?;
+                self.arguments_left -= 1;
+                if is_client_name(name) {
+                    self.is_searching = false;
+                    match self.unread.value()? {
+                        Value::Ipv4(ip) => return Some(Client::Ip(ip.into())),
+                        Value::Ipv6(ip) => return Some(Client::Ip(ip.into())),
+                        Value::String(text) => return Some(Client::Text(text)),
+                        _ => {}
+                    }
+                } else if self.is_searching && self.address.is_none() {
+                    self.address = match self.unread.value()? {
+                        Value::Ipv4(ip) => Some(ip.into()),
+                        Value::Ipv6(ip) => Some(ip.into()),
+                        _ => None,
+                    };
+                } else {
+                    // Nothing is made of it, which costs a third of what making a value costs.
+                    self.unread.value()?;
+                }
+            }
+            if std::mem::take(&mut self.is_searching) {
+                // Strings only now: in most messages a name makes reading them a waste.
+                self.text = self.first_text();
+                if let Some(ip) = self.address.take() {
+                    return Some(Client::Ip(ip));
+                }
+            }
+            if let Some(ip) = self.text.take() {
+                return Some(Client::Ip(ip));
+            }
+            self.unread.string()?;
+            self.arguments_left = self.unread.byte()?;
+            self.arguments = self.unread;
+            self.arguments_count = self.arguments_left;
+            (self.is_searching, self.address) = (true, None);
+        }
+    }
+}
+
+impl Clients<'_> {
+    fn first_text(&self) -> Option<IpAddr> {
+        let mut arguments = self.arguments;
+        (0..self.arguments_count).find_map(|_| match arguments.item()? {
+            (_, Value::String(text)) => parse_address(text),
+            _ => None,
+        })
+    }
+}
+
+/// Whether an argument of this name says who the client is.
+fn is_client_name(name: &[u8]) -> bool {
+    match name {
+        // The usual two without a call.
+        [b'i' | b'I', b'p' | b'P'] | [b's' | b'S', b'r' | b'R', b'c' | b'C'] => true,
+        [_, _, _, _, _, _] => name.eq_ignore_ascii_case(b"src_ip"),
+        [_, _, _, _, _, _, _, _, _] => name.eq_ignore_ascii_case(b"client_ip"),
+        _ => false,
+    }
+}
+
+/// Text in the standard library's sense, without a port, brackets or blanks.
+fn parse_address(text: &[u8]) -> Option<IpAddr> {
+    // A body of 16 KiB need not be checked for UTF-8 first.
+    if text.len() > ADDRESS_BYTES_MAX {
+        return None;
+    }
+    std::str::from_utf8(text).ok()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -11,7 +11,9 @@ use proptest::sample::{Index, select};
 
 use super::answer::{self, Answer, Denial};
 use super::peer::{self, AgentFrame, FIN};
-use super::{Client, Closing, FRAME_BYTES_MAX, FRAME_BYTES_MIN, Fault, Handled, Session, Step, Value};
+use super::{
+    Argument, Client, Closing, FRAME_BYTES_MAX, FRAME_BYTES_MIN, Fault, Handled, Notify, Session, Step, Value,
+};
 
 /// Everything that a caller learns from a step, owned, with what the agent said in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,6 +74,7 @@ pub fn drive(stream: &[u8], cuts: &[usize]) -> Driven {
                             .collect();
                         format!("{}({})", message.name.escape_ascii(), arguments.join(", "))
                     });
+                    assert_eq!(notify.clients().collect::<Vec<_>>(), simple_clients(&notify));
                     let clients = notify.clients().map(|client| match client {
                         Client::Ip(ip) => ip.to_string(),
                         Client::Text(text) => shown(Value::String(text)),
@@ -92,6 +95,35 @@ pub fn drive(stream: &[u8], cuts: &[usize]) -> Driven {
         }
     }
     Driven { seen, unread: stream.len() - start }
+}
+
+/// [`Notify::clients`], told simply.
+fn simple_clients<'a>(notify: &Notify<'a>) -> Vec<Client<'a>> {
+    let mut clients = Vec::new();
+    for message in notify.messages() {
+        let address = |value| match value {
+            Value::Ipv4(ip) => Some(Client::Ip(ip.into())),
+            Value::Ipv6(ip) => Some(Client::Ip(ip.into())),
+            _ => None,
+        };
+        let (named, others): (Vec<Argument<'_>>, Vec<Argument<'_>>) = message.arguments().partition(|argument| {
+            let name = argument.name.to_ascii_lowercase();
+            ["src", "ip", "src_ip", "client_ip"].iter().any(|client_name| client_name.as_bytes() == name)
+        });
+        if named.is_empty() {
+            clients.extend(others.iter().find_map(|argument| address(argument.value)));
+            clients.extend(others.iter().find_map(|argument| match argument.value {
+                Value::String(text) => std::str::from_utf8(text).ok()?.parse().ok().map(Client::Ip),
+                _ => None,
+            }));
+        } else {
+            clients.extend(named.iter().filter_map(|argument| match argument.value {
+                Value::String(text) => Some(Client::Text(text)),
+                value => address(value),
+            }));
+        }
+    }
+    clients
 }
 
 /// The one frame that was said, no longer than is allowed.
@@ -176,6 +208,7 @@ fn value() -> impl Strategy<Value = Owned> {
         any::<u128>().prop_map(|bits| Owned::Plain(Value::Ipv6(Ipv6Addr::from_bits(bits)))),
         vec(any::<u8>(), 0..70).prop_map(Owned::String),
         "[0-9a-f:.]{0,12}".prop_map(|text| Owned::String(text.into_bytes())),
+        any::<std::net::IpAddr>().prop_map(|ip| Owned::String(ip.to_string().into_bytes())),
         vec(any::<u8>(), 0..300).prop_map(Owned::Binary),
     ]
 }
