@@ -205,6 +205,11 @@ impl<'a> Fields<'a> {
 
     /// Seven bits a byte, the lowest first; at most 64 bits.
     fn varint(&mut self) -> Option<u64> {
+        // Nearly all keys and lengths are one byte.
+        if let [byte @ ..0x80, rest @ ..] = self.0 {
+            self.0 = rest;
+            return Some(u64::from(*byte));
+        }
         let mut number = 0;
         for shift in (0..64).step_by(7) {
             let (&byte, rest) = self.0.split_first()?;
