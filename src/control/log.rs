@@ -9,6 +9,7 @@ use crate::config::{LogFormat, LogLevel, LogSettings};
 use std::io::IsTerminal as _;
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::writer::MakeWriterExt as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -19,7 +20,7 @@ const LINES_WAITING_MAX: usize = 10_000;
 
 /// The running log. Dropping it writes what waits, for a second at most.
 pub struct Log {
-    level: reload::Handle<LevelFilter, Registry>,
+    filter: reload::Handle<Targets, Registry>,
     lost: [ErrorCounter; 2],
     _writers: [WorkerGuard; 2],
 }
@@ -37,21 +38,21 @@ impl Log {
         let (others, others_guard) = writer("log");
         let lost = [decisions.error_counter(), others.error_counter()];
         let writer = decisions.with_filter(|line| line.target() == DECISIONS).or_else(others);
-        let (filter, level) = reload::Layer::new(level(settings));
-        let registry = Registry::default().with(filter);
+        let (layer, filter) = reload::Layer::new(filter(settings));
+        let registry = Registry::default().with(layer);
         let layer = fmt::layer().with_writer(writer).with_target(false);
         if human {
             registry.with(layer.with_ansi(terminal)).init();
         } else {
             registry.with(layer.json().flatten_event(true).with_current_span(false).with_span_list(false)).init();
         }
-        Log { level, lost, _writers: [decisions_guard, others_guard] }
+        Log { filter, lost, _writers: [decisions_guard, others_guard] }
     }
 
     /// From now on, says what is at least as important as these settings want.
     pub fn set_level(&self, settings: &LogSettings) {
         // It can only fail if the log is gone, which it is not before the process.
-        let _ = self.level.reload(level(settings));
+        let _ = self.filter.reload(filter(settings));
     }
 
     /// Lines that nobody took in time.
@@ -65,11 +66,15 @@ fn writer(name: &str) -> (NonBlocking, WorkerGuard) {
     builder.thread_name(name).finish(std::io::stderr())
 }
 
-fn level(settings: &LogSettings) -> LevelFilter {
-    match settings.level {
+/// What is said: this program's lines from the wanted level on, and warnings of the libraries that it uses. But for `h2`,
+/// which runs on shards and would tell each frame there.
+fn filter(settings: &LogSettings) -> Targets {
+    let level = match settings.level {
         LogLevel::Error => LevelFilter::ERROR,
         LogLevel::Warn => LevelFilter::WARN,
         LogLevel::Info => LevelFilter::INFO,
         LogLevel::Debug => LevelFilter::DEBUG,
-    }
+    };
+    let own = [env!("CARGO_PKG_NAME"), DECISIONS].map(|target| (target, level));
+    Targets::new().with_default(level.min(LevelFilter::WARN)).with_targets(own).with_target("h2", LevelFilter::OFF)
 }

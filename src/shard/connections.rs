@@ -4,30 +4,33 @@
 //! its own code moves, and a sweep a few times a second shuts down those that missed theirs: their pending read or
 //! write ends as if the peer had gone. A deadline moves when a request is complete, not with every byte, so a peer
 //! that dribbles gains nothing. Where a protocol has last words, only the reading side is shut down at first, and a
-//! moment is left to say them.
+//! moment is left to say them. Where it ends by agreement, the connection's task is woken to ask for it.
 
 use super::listen::Service;
 use super::system::Handle;
 use crate::engine::address::Address;
 use crate::engine::time::Time;
 use rustix::net::Shutdown;
+use std::task::Waker;
 use std::time::Duration;
 
-/// How long the last words to an overdue peer may take.
+/// How long last words may take, and an agreement to part.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A place in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionId(usize);
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Connection {
     handle: Handle,
     service: Service,
     peer: Option<Address>,
     deadline: Time,
-    /// It missed its deadline.
+    /// It missed its deadline, or was given its last one.
     overdue: bool,
+    /// Wakes its task when it is to end by agreement.
+    waker: Option<Waker>,
 }
 
 /// Whether the protocol has a way to say that the connection ends: DISCONNECT, GOAWAY.
@@ -48,7 +51,7 @@ pub struct Connections {
 impl Connections {
     /// Adds a connection. It must be removed before its socket is closed.
     pub fn add(&mut self, handle: Handle, service: Service, peer: Option<Address>, deadline: Time) -> ConnectionId {
-        let connection = Some(Connection { handle, service, peer, deadline, overdue: false });
+        let connection = Some(Connection { handle, service, peer, deadline, overdue: false, waker: None });
         match self.free.pop() {
             Some(at) => {
                 self.places[at] = connection;
@@ -75,6 +78,13 @@ impl Connections {
             && !connection.overdue
         {
             connection.deadline = deadline;
+        }
+    }
+
+    /// When everything is to be finished, the connection's task is woken, and has a moment to part by agreement.
+    pub fn set_waker(&mut self, id: ConnectionId, waker: Waker) {
+        if let Some(Some(connection)) = self.places.get_mut(id.0) {
+            connection.waker = Some(waker);
         }
     }
 
@@ -115,10 +125,17 @@ impl Connections {
         unwelcome.map(|connection| connection.handle.shutdown(Shutdown::Both)).count() as u64
     }
 
-    /// Ends the reading side of all: each still handles what it has received, and then finds the end.
-    pub fn finish(&self) {
-        for connection in self.places.iter().flatten() {
-            connection.handle.shutdown(Shutdown::Read);
+    /// Ends all. Of most the reading side is shut down: each still handles what it has received, and then finds the end.
+    pub fn finish(&mut self, now: Time) {
+        for connection in self.places.iter_mut().flatten() {
+            match connection.waker.take() {
+                None => connection.handle.shutdown(Shutdown::Read),
+                Some(waker) => {
+                    connection.overdue = true;
+                    connection.deadline = connection.deadline.min(now.plus(LAST_WORDS));
+                    waker.wake();
+                }
+            }
         }
     }
 }

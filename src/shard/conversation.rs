@@ -16,6 +16,9 @@ use crate::engine::time::Time;
 use monoio::buf::SliceMut;
 use monoio::io::{AsyncReadRent, AsyncWriteRentExt};
 use monoio::net::TcpStream;
+use std::future::{Future as _, poll_fn};
+use std::io;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -40,6 +43,9 @@ pub trait Protocol {
     const INPUT_BYTES: usize;
     /// What an unfinished message may fill at most.
     const INPUT_BYTES_MAX: usize;
+    /// Whether the protocol has a way to end by agreement: the peer is told, and what it had asked before it heard of it is
+    /// still answered. Else it is told when all that was received has been answered, and the connection closes.
+    const PARTS_BY_AGREEMENT: bool = false;
 
     /// Takes what is complete at the front of `input`, and appends what is to be said to `output`: at most about
     /// [`OUTPUT_BYTES`], then it asks to be called again. `peer` is `None` on a unix socket.
@@ -50,7 +56,7 @@ pub trait Protocol {
         false
     }
 
-    /// The connection ends from our side: appends the last words.
+    /// The connection is to end from our side: appends what is to be said about that.
     fn part(&mut self, core: &mut Core, why: Parting, output: &mut Vec<u8>) {
         let _ = (core, why, output);
     }
@@ -102,7 +108,18 @@ pub async fn run<P: Protocol>(shard: Shard, arrival: Handover, plan: Rc<Plan>, p
         let patience = core.now.plus(read_timeout);
         (core.open(Handle::of(&stream), service, peer, patience), patience)
     });
-    let mut conversation = Conversation { shard: &shard, plan: &plan, service, id, peer, stream, protocol, patience };
+    let mut conversation = Conversation {
+        shard: &shard,
+        plan: &plan,
+        service,
+        id,
+        peer,
+        stream,
+        protocol,
+        patience,
+        can_be_woken: false,
+        parts: false,
+    };
     conversation.hold().await;
     shard.turn(|core| core.close(id, service));
 }
@@ -117,6 +134,10 @@ struct Conversation<'a, P> {
     protocol: P,
     /// When the peer must have come to the point. Moves with every answer, not with every byte.
     patience: Time,
+    /// This task can be woken to part by agreement, which was not asked for yet.
+    can_be_woken: bool,
+    /// It was asked for.
+    parts: bool,
 }
 
 impl<P: Protocol> Conversation<'_, P> {
@@ -132,9 +153,8 @@ impl<P: Protocol> Conversation<'_, P> {
                 let more = input.capacity().min(P::INPUT_BYTES_MAX - input.len());
                 input.reserve_exact(more);
             }
-            let (begin, end) = (input.len(), input.capacity());
-            let (result, slice) = self.stream.read(SliceMut::new(input, begin, end)).await;
-            input = slice.into_inner();
+            let result;
+            (result, input) = self.read(input).await;
             match result {
                 Ok(1..) => {}
                 Ok(0) => return self.part(output).await,
@@ -169,6 +189,31 @@ impl<P: Protocol> Conversation<'_, P> {
                 self.shard.give_way().await;
             }
         }
+    }
+
+    /// Reads behind what is in `input`. Meanwhile it may come about that all is to end.
+    async fn read(&mut self, input: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+        let (begin, end) = (input.len(), input.capacity());
+        let handle = Handle::of(&self.stream);
+        let Conversation { shard, id, protocol, parts, can_be_woken, .. } = self;
+        let mut reading = pin!(self.stream.read(SliceMut::new(input, begin, end)));
+        let (result, slice) = poll_fn(|context| {
+            let polled = reading.as_mut().poll(context);
+            if P::PARTS_BY_AGREEMENT && polled.is_pending() && !*parts {
+                if shard.is_draining() {
+                    *parts = true;
+                    let mut output = Vec::new();
+                    shard.turn(|core| protocol.part(core, Parting::Drain, &mut output));
+                    // Beside the read that is under way. If it cannot be sent now, the peer hears nothing anyway.
+                    handle.send_now(&output);
+                } else if !std::mem::replace(can_be_woken, true) {
+                    shard.turn(|core| core.connections.set_waker(*id, context.waker().clone()));
+                }
+            }
+            polled
+        })
+        .await;
+        (result, slice.into_inner())
     }
 
     fn take(&mut self, input: &mut Vec<u8>, output: &mut Vec<u8>) -> Taken {
@@ -206,9 +251,11 @@ impl<P: Protocol> Conversation<'_, P> {
     /// No more will come. If it was we who wanted that, the protocol's last words are said.
     async fn part(&mut self, mut output: Vec<u8>) {
         self.shard.turn(|core| {
-            let why = match core.connections.is_overdue(self.id) {
-                true => Some(Parting::Timeout),
-                false => core.draining.then_some(Parting::Drain),
+            let why = match (core.draining, core.connections.is_overdue(self.id)) {
+                _ if self.parts => None,
+                (true, _) => Some(Parting::Drain),
+                (false, true) => Some(Parting::Timeout),
+                (false, false) => None,
             };
             if let Some(why) = why {
                 self.protocol.part(core, why, &mut output);

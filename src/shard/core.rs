@@ -320,7 +320,7 @@ impl Core {
         self.draining = true;
         self.drained = false;
         self.stop_listening();
-        self.connections.finish();
+        self.connections.finish(self.now);
     }
 
     /// Takes the connections that wait to be accepted, which are served here, and then no more.

@@ -47,6 +47,8 @@ impl Protocol for Envoy {
     const INPUT_BYTES: usize = 16 << 10;
     /// All of the input is taken at once: the session has bounds of its own for what is unfinished.
     const INPUT_BYTES_MAX: usize = Envoy::INPUT_BYTES;
+    /// GOAWAY, which Envoy confirms (RFC 9113 §6.8).
+    const PARTS_BY_AGREEMENT: bool = true;
 
     fn take(&mut self, core: &mut Core, _: Option<Address>, input: &[u8], output: &mut Vec<u8>) -> Taken {
         self.session.set_serving(core.is_ready());

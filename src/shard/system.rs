@@ -6,6 +6,7 @@
 )]
 
 use crate::engine::address::Address;
+use rustix::net::SendFlags;
 use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -189,6 +190,15 @@ impl Handle {
         // this process, which is a fault of ours but not undefined behaviour.
         let socket = unsafe { BorrowedFd::borrow_raw(self.0) };
         let _ = rustix::net::shutdown(socket.as_fd(), how);
+    }
+
+    /// Sends a few bytes without waiting, beside whatever else is under way on the socket. False if not all could be sent.
+    ///
+    /// The caller vouches that the socket is still open, as above.
+    pub fn send_now(self, bytes: &[u8]) -> bool {
+        // SAFETY: as above.
+        let socket = unsafe { BorrowedFd::borrow_raw(self.0) };
+        rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) == Ok(bytes.len())
     }
 }
 

@@ -57,6 +57,11 @@ impl Shard {
         work(&mut core)
     }
 
+    /// Whether nothing new is taken in any more. To be asked between turns, at no cost.
+    pub fn is_draining(&self) -> bool {
+        self.0.core.borrow().draining
+    }
+
     /// Ends turns, for as long as the shard lives. `serve` starts serving a connection.
     pub async fn settle(self, serve: impl Fn(&Shard, Handover)) {
         loop {

@@ -1,0 +1,341 @@
+//! Envoy's questions, call by call, asked with a client of HTTP/2. That the real Envoy gets on with the answers is shown
+//! in `envoy.rs`.
+
+mod harness;
+
+use bytes::Bytes;
+use h2::client::SendRequest;
+use harness::{Config, DEADLINE, Server, failed_login, wait_for};
+use http::{HeaderMap, Request, StatusCode};
+use std::future::Future;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+
+const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
+const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
+const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
+
+/// What was answered.
+#[derive(Debug)]
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    /// The gRPC messages, without their prefix.
+    message: Vec<u8>,
+    trailers: HeaderMap,
+}
+
+impl Answer {
+    fn grpc_status(&self) -> &str {
+        let found = self.trailers.get("grpc-status").or_else(|| self.headers.get("grpc-status"));
+        found.map_or("none", |status| status.to_str().expect("text"))
+    }
+
+    /// Whether the client may come in.
+    #[track_caller]
+    fn allows(&self) -> bool {
+        assert_eq!((self.status, self.grpc_status()), (StatusCode::OK, "0"), "{self:?}");
+        // CheckResponse: the status, first of all. An empty one says OK.
+        assert_eq!(self.message[0], 0x0a);
+        let status = &self.message[2..2 + usize::from(self.message[1])];
+        match status {
+            [] => true,
+            [0x08, 7, ..] => false,
+            other => panic!("a status that is neither: {other:02x?}"),
+        }
+    }
+
+    fn says(&self, text: &str) -> bool {
+        self.message.windows(text.len()).any(|window| window == text.as_bytes())
+    }
+}
+
+/// One connection of a caller.
+#[derive(Clone)]
+struct Caller(SendRequest<Bytes>);
+
+impl Caller {
+    async fn connect(to: SocketAddr) -> Caller {
+        Caller::connect_watched(to).await.0
+    }
+
+    /// The same, and how the connection will have ended.
+    async fn connect_watched(to: SocketAddr) -> (Caller, JoinHandle<Result<(), h2::Error>>) {
+        let stream = tokio::net::TcpStream::connect(to).await.expect("a connection");
+        stream.set_nodelay(true).expect("an option of TCP");
+        // With its usual window this client takes hundreds of small answers at once for an attack.
+        let mut client = h2::client::Builder::new();
+        client.initial_connection_window_size(8 << 20);
+        let (send, connection) = client.handshake(stream).await.expect("HTTP/2");
+        (Caller(send), tokio::spawn(connection))
+    }
+
+    async fn call(&self, path: &str, message: &[u8]) -> Result<Answer, h2::Error> {
+        self.send(path, "application/grpc", [&[0][..], &(message.len() as u32).to_be_bytes(), message].concat()).await
+    }
+
+    async fn send(&self, path: &str, content_type: &str, body: Vec<u8>) -> Result<Answer, h2::Error> {
+        let request = Request::post(format!("http://authz{path}"))
+            .header("content-type", content_type)
+            .header("te", "trailers")
+            .body(())
+            .expect("a request");
+        let (response, mut stream) = self.0.clone().ready().await?.send_request(request, false)?;
+        stream.send_data(body.into(), true)?;
+        let (head, mut body) = response.await?.into_parts();
+        let mut message = Vec::new();
+        while let Some(data) = body.data().await {
+            message.extend_from_slice(&data?);
+        }
+        let trailers = body.trailers().await?.unwrap_or_default();
+        Ok(Answer {
+            status: head.status,
+            headers: head.headers,
+            message: message.split_off(5.min(message.len())),
+            trailers,
+        })
+    }
+
+    /// Whether `client` may come in, as Envoy's own peer.
+    async fn allows(&self, client: &str) -> bool {
+        self.call(CHECK, &question(client, &[])).await.expect("an answer").allows()
+    }
+}
+
+/// Runs a caller to its end.
+fn run<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async { tokio::time::timeout(DEADLINE, work).await.expect("an end in time") })
+}
+
+/// A field of protobuf: a number and bytes.
+fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut out = vec![number << 3 | 2];
+    let mut length = bytes.len();
+    while length >= 128 {
+        out.push(length as u8 | 128);
+        length >>= 7;
+    }
+    out.push(length as u8);
+    [out, bytes.to_vec()].concat()
+}
+
+/// CheckRequest: attributes.source.address.socket_address.address, and attributes.request.http.headers.
+fn question(client: &str, headers: &[(&str, &str)]) -> Vec<u8> {
+    let source = field(1, &field(1, &field(1, &field(2, client.as_bytes()))));
+    let headers: Vec<u8> = headers
+        .iter()
+        .flat_map(|(name, value)| field(3, &[field(1, name.as_bytes()), field(2, value.as_bytes())].concat()))
+        .collect();
+    // The destination, which is never asked about.
+    let destination = field(2, &field(1, &field(1, &field(2, b"192.0.2.7"))));
+    field(1, &[source, destination, field(4, &field(2, &headers))].concat())
+}
+
+fn asked(server: &Server, result: &str) -> u64 {
+    server.metrics().get("fail2ban_requests_total", &[("service", "envoy"), ("result", result)])
+}
+
+#[test]
+fn an_answer_says_who_is_banned_why_and_for_how_long() {
+    let lists = Config::new()
+        .set("ban.blacklist", "[203.0.113.0/24]")
+        .set("ban.whitelist", "[198.51.100.1]")
+        .set("envoy.trusted_proxies", "[10.0.0.0/8]");
+    let server = Server::start(lists);
+    for client in ["192.0.2.7", "2001:db8:1:2::7", "198.51.100.1"] {
+        server.fail(client, 5);
+    }
+    server.wait_for_ban("192.0.2.7", 1);
+    server.wait_for_ban("2001:db8:1:2::/64", 1);
+    server.wait_for_status("192.0.2.7", 403);
+    server.wait_for_status("2001:db8:1:2::1", 403);
+    run(async {
+        let caller = Caller::connect(server.config.envoy).await;
+        let denied = caller.call(CHECK, &question("192.0.2.7", &[])).await.expect("an answer");
+        assert!(!denied.allows());
+        for text in
+            ["x-fail2ban-status", "x-fail2ban-ip", "192.0.2.7", "x-fail2ban-reason", "dovecot-login", "retry-after"]
+        {
+            assert!(denied.says(text), "{text}: {denied:?}");
+        }
+        assert!(denied.says(r#"{"status":"denied","ip":"192.0.2.7","reason":"dovecot-login","retry_after":"#));
+
+        let blocked = caller.call(CHECK, &question("203.0.113.9", &[])).await.expect("an answer");
+        assert!(!blocked.allows() && blocked.says(r#""reason":"blacklist","retry_after":null}"#), "{blocked:?}");
+        assert!(!blocked.says("retry-after"));
+
+        for (client, allowed) in [
+            ("192.0.2.8", true),
+            ("::ffff:192.0.2.7", false),
+            ("2001:db8:1:2:ffff::1", false),
+            ("2001:db8:1:3::1", true),
+            ("198.51.100.1", true),
+        ] {
+            assert_eq!(caller.allows(client).await, allowed, "{client}");
+        }
+        // Only from a trusted proxy, and from the right.
+        for (source, forwarded, allowed) in [
+            ("192.0.2.8", "192.0.2.7", true),
+            ("192.0.2.7", "192.0.2.8", false),
+            ("10.0.0.1", "192.0.2.7", false),
+            ("10.0.0.1", "192.0.2.7, 192.0.2.8", true),
+            ("10.0.0.1", "192.0.2.8, 192.0.2.7,10.9.9.9", false),
+        ] {
+            let message = question(source, &[("x-forwarded-for", forwarded), ("cookie", "a=b")]);
+            let answer = caller.call(CHECK, &message).await.expect("an answer");
+            assert_eq!(answer.allows(), allowed, "{source} {forwarded}");
+        }
+    });
+    let unknown = asked(&server, "unknown");
+    run(async {
+        let caller = Caller::connect(server.config.envoy).await;
+        for nobody in [&b""[..], &question("", &[]), &question("a.example", &[])] {
+            assert!(caller.call(CHECK, nobody).await.expect("an answer").allows(), "who is not known is let in");
+        }
+        let message = question("10.0.0.1", &[("x-forwarded-for", "unknown")]);
+        assert!(caller.call(CHECK, &message).await.expect("an answer").allows());
+    });
+    assert_eq!(asked(&server, "unknown") - unknown, 4);
+}
+
+#[test]
+fn many_calls_at_once_are_each_answered_on_either_driver() {
+    for driver in ["auto", "epoll"] {
+        let server = Server::start(Config::new().set("runtime.driver", driver));
+        let banned = (0..100).map(|n| format!("192.0.2.{n}"));
+        server.send_udp(banned.flat_map(|client| std::iter::repeat_n(failed_login(&client), 5)));
+        server.wait_for_metric("fail2ban_bans_total", &[], 100);
+        wait_for("every ban on every shard", || {
+            (server.metrics().by_shard("fail2ban_shard_replica_bans", &[]) == [100, 100]).then_some(())
+        });
+        run(async {
+            let callers = [Caller::connect(server.config.envoy).await, Caller::connect(server.config.envoy).await];
+            let mut calls = tokio::task::JoinSet::new();
+            for caller in &callers {
+                for n in 0..1000 {
+                    let caller = caller.clone();
+                    calls.spawn(async move {
+                        assert_eq!(caller.allows(&format!("192.0.2.{}", n % 200)).await, n % 200 >= 100, "{n}");
+                    });
+                }
+            }
+            while let Some(call) = calls.join_next().await {
+                call.expect("a right answer");
+            }
+        });
+        assert_eq!((asked(&server, "denied"), asked(&server, "allowed")), (1000, 1000));
+        assert_eq!(server.metrics().by_shard("fail2ban_shard_questions_total", &[]), [1000, 1000]);
+    }
+}
+
+#[test]
+fn health_is_told_and_what_is_not_spoken_is_refused() {
+    let server = Server::start(Config::new());
+    run(async {
+        let caller = Caller::connect(server.config.envoy).await;
+        let serving = [8, 1];
+        for service in [&b""[..], b"envoy.service.auth.v3.Authorization"] {
+            let answer = caller.call(HEALTH_CHECK, &field(1, service)).await.expect("an answer");
+            assert_eq!((answer.grpc_status(), &answer.message[..]), ("0", &serving[..]));
+        }
+        let unknown = caller.call(HEALTH_CHECK, &field(1, b"other")).await.expect("an answer");
+        assert_eq!(unknown.grpc_status(), "5");
+        let unimplemented = caller.call("/envoy.service.auth.v2.Authorization/Check", b"").await.expect("an answer");
+        assert_eq!((unimplemented.status, unimplemented.grpc_status()), (StatusCode::OK, "12"));
+        let other = caller.send(CHECK, "text/plain", b"hello".to_vec()).await.expect("an answer");
+        assert_eq!(other.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        let malformed = caller.call(CHECK, b"\xff\xff\xff").await.expect("an answer");
+        assert_eq!(malformed.grpc_status(), "13");
+        let long = caller.send(CHECK, "application/grpc", [&[0, 0, 32, 0, 0][..], &[0; 16]].concat()).await;
+        assert_eq!(long.expect("an answer").grpc_status(), "8");
+        assert!(caller.allows("192.0.2.7").await, "and the connection goes on");
+    });
+    assert_eq!((asked(&server, "other"), asked(&server, "refused")), (3, 4));
+    let refused = |reason| server.metrics().get("fail2ban_envoy_refused_total", &[("reason", reason)]);
+    assert_eq!(["unknown_method", "content_type", "malformed", "too_long"].map(refused), [1; 4]);
+}
+
+#[test]
+fn what_is_no_http2_is_closed_and_counted() {
+    let server = Server::start(Config::new());
+    for bytes in
+        [&b"GET /auth HTTP/1.1\r\nHost: x\r\n\r\n"[..], b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03zzzzzzzzzzzz"]
+    {
+        let mut stream = TcpStream::connect(server.config.envoy).expect("a connection");
+        stream.set_read_timeout(Some(DEADLINE)).expect("an option of every socket");
+        stream.write_all(bytes).expect("to send");
+        // A reset is an end too.
+        drop(stream.read_to_end(&mut Vec::new()));
+    }
+    server.wait_for_metric("fail2ban_envoy_refused_total", &[("reason", "not_http2")], 2);
+}
+
+#[test]
+fn a_connection_may_rest_but_not_dawdle() {
+    let server = Server::start(Config::new().set("envoy.read_timeout", "500ms"));
+    run(async {
+        let caller = Caller::connect(server.config.envoy).await;
+        assert!(caller.allows("192.0.2.7").await);
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        assert!(caller.allows("192.0.2.7").await, "it has rested for three times the limit");
+        // A message that never ends.
+        let request = Request::post(format!("http://authz{CHECK}")).header("content-type", "application/grpc");
+        let mut send = caller.0.clone().ready().await.expect("room");
+        let (response, mut stream) = send.send_request(request.body(()).expect("a request"), false).expect("to ask");
+        stream.send_data(Bytes::from_static(&[0, 0, 0, 1, 0, 1, 2, 3]), false).expect("to begin");
+        assert!(response.await.is_err(), "and the connection ends");
+    });
+    // One that never begins.
+    let mut silent = TcpStream::connect(server.config.envoy).expect("a connection");
+    silent.set_read_timeout(Some(DEADLINE)).expect("an option of every socket");
+    drop(silent.read_to_end(&mut Vec::new()));
+    server.wait_for_metric("fail2ban_connections_total", &[("service", "envoy"), ("event", "timed_out")], 2);
+    wait_for("everybody to be gone", || {
+        (server.metrics().by_shard("fail2ban_shard_connections", &[("service", "envoy")]) == [0, 0]).then_some(())
+    });
+}
+
+#[test]
+fn a_server_that_ends_says_so_and_answers_what_is_under_way() {
+    for driver in ["auto", "epoll"] {
+        let server = Server::start(Config::new().set("runtime.driver", driver));
+        let envoy = server.config.envoy;
+        run(async move {
+            let (caller, connection) = Caller::connect_watched(envoy).await;
+            let watch = Request::post(format!("http://authz{HEALTH_WATCH}")).header("content-type", "application/grpc");
+            let mut send = caller.0.clone().ready().await.expect("room");
+            let (response, mut stream) = send.send_request(watch.body(()).expect("a request"), false).expect("to ask");
+            stream.send_data(Bytes::from_static(&[0; 5]), true).expect("to ask");
+            let mut told = response.await.expect("an answer").into_body();
+            assert_eq!(told.data().await.expect("a status").expect("a status")[..], [0, 0, 0, 0, 2, 8, 1]);
+
+            // Half of a question, and the server is told to end.
+            let message = question("192.0.2.7", &[]);
+            let message = [&[0][..], &(message.len() as u32).to_be_bytes(), &message].concat();
+            let (first, second) = message.split_at(20);
+            let request = Request::post(format!("http://authz{CHECK}")).header("content-type", "application/grpc");
+            let mut send = caller.0.clone().ready().await.expect("room");
+            let (response, mut stream) =
+                send.send_request(request.body(()).expect("a request"), false).expect("to ask");
+            stream.send_data(Bytes::copy_from_slice(first), false).expect("to begin");
+            assert!(caller.allows("192.0.2.8").await, "so that it has arrived");
+            server.signal(libc::SIGTERM);
+            assert_eq!(
+                told.data().await.expect("a status").expect("a status")[..],
+                [0, 0, 0, 0, 2, 8, 2],
+                "NOT_SERVING"
+            );
+            stream.send_data(Bytes::copy_from_slice(second), true).expect("to go on");
+            assert_eq!(response.await.expect("an answer").status(), StatusCode::OK, "what was under way is answered");
+            // GOAWAY without a fault: no new calls, and the connection is at its end.
+            let end = connection.await.expect("a task that does not panic");
+            assert!(end.is_ok(), "{end:?}");
+            let ended = tokio::task::spawn_blocking(move || server.wait_for_end()).await.expect("an end");
+            assert!(ended.status.success(), "{}", ended.text());
+            assert!(!ended.text().contains("not everything was finished"), "{}", ended.text());
+        });
+    }
+}
