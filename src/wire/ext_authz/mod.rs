@@ -118,12 +118,14 @@ const CALL_WINDOW: u32 = MESSAGE_BYTES_MAX as u32;
 /// How many bytes of all calls may come without being asked for: they are in the kernel, or counted as unfinished.
 const CONNECTION_WINDOW: u32 = UNFINISHED_BYTES_MAX as u32;
 
-/// Calls that were reset before they were looked at ("rapid reset", CVE-2023-44487), within one round. More: the
-/// connection is closed with ENHANCE_YOUR_CALM.
+/// Calls that were reset before they were looked at ("rapid reset", CVE-2023-44487), within one round: as many as one can
+/// hold, a head of HEADERS and a whole RST_STREAM each. So `h2` never closes a connection for them.
 ///
-/// When we stall, Envoy gives up on all it asked meanwhile (after 200 ms by default): a round holds up to 40 such
-/// questions of usual length, and their resets. An attack fits hundreds.
-const RESETS_PER_ROUND_MAX: usize = 64;
+/// It must not: Envoy resets a call whenever its own client leaves early, so clients that come and go by the hundred would
+/// have Envoy's connection closed, all that is under way on it fail, and the banned among them be let in. What
+/// makes resets an attack elsewhere is memory and work that outlive the call. Here all that a round brought is dealt with
+/// before the next, and a reset call costs no more than one that is answered.
+const RESETS_PER_ROUND_MAX: usize = INPUT_BYTES_PER_ROUND / (9 + 13);
 
 /// Calls that were reset for faults of the peer, or refused, during a connection's life. More: it is closed with
 /// ENHANCE_YOUR_CALM. Envoy keeps to what is announced.
