@@ -7,6 +7,8 @@
 #![allow(clippy::disallowed_methods, reason = "to wait, with a deadline, is what this is for")]
 
 pub mod limits;
+pub mod load;
+pub mod peers;
 pub mod spop;
 
 use limits::Limit;
