@@ -59,7 +59,7 @@ fn defaults_are_the_documented_ones() {
     assert_eq!((s.nginx.trusted_proxies.len(), s.nginx.max_connections), (0, 65536));
 
     assert_eq!((s.spoa.address.to_string().as_str(), s.spoa.port, s.spoa.enabled), ("0.0.0.0", 12345, true));
-    assert_eq!((s.spoa.max_clients, s.spoa.read_timeout), (1000, Duration::from_secs(30)));
+    assert_eq!((s.spoa.max_clients, s.spoa.read_timeout), (4096, Duration::from_secs(30)));
     assert_eq!((s.envoy.address.to_string().as_str(), s.envoy.port, s.envoy.enabled), ("0.0.0.0", 9001, true));
     assert_eq!((s.envoy.max_connections, s.envoy.read_timeout), (1024, Duration::from_secs(10)));
     assert_eq!(s.envoy.trusted_proxies, []);

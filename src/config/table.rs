@@ -216,10 +216,11 @@ pub static SETTINGS: &[Setting<Settings>] = &[
     Setting {
         key: "spoa.max_clients",
         kind: Kind::Integer { min: 1, max: 1_000_000 },
-        absent: Absent::Default("1000"),
+        absent: Absent::Default("4096"),
         unit: "connections",
         doc: "Connections held at once, over all shards; further ones are closed and counted. Each thread of each \
-              HAProxy holds at least one, and several in a burst; after an outage hundreds come at once.",
+              HAProxy holds at least one, and several in a burst; HAProxy 3.1 and newer open one for each question at \
+              a time.",
         reload: Reload::Restart,
         place: |s| Place::Usize(&mut s.spoa.max_clients),
     },

@@ -168,8 +168,8 @@ pub fn raise_limits(shards: usize) -> Option<u64> {
     raise(Resource::Nofile, Some(OPEN_FILES_WANTED))
 }
 
-/// Open files for 65,536 connections of nginx, 1,000 of HAProxy, 1,024 of Envoy and as many log senders, and change.
-const OPEN_FILES_WANTED: u64 = 70_000;
+/// Open files for 65,536 connections of nginx, 4,096 of HAProxy, 1,024 of Envoy and as many log senders, and change.
+const OPEN_FILES_WANTED: u64 = 73_000;
 
 #[cfg(test)]
 mod tests {
