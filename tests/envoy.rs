@@ -7,12 +7,13 @@ mod harness;
 
 use harness::load::{Visitors, freeze, h2load, wrk};
 use harness::peers::{
-    Heard, IMAP_GREETING, ORIGIN_BODY, Origin, Peer, Program, SMTP_GREETING, Talk, http_from, http_status, replace,
-    shipped, wait_for_steady,
+    Heard, IMAP_GREETING, ORIGIN_BODY, Origin, Peer, Program, SMTP_GREETING, Talk, connect_from, http_from,
+    http_status, replace, shipped, wait_for_steady,
 };
 use harness::{Answer, Config, Directory, Http, Server, free_port, has_ipv6, need, record, run_command, wait_for};
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const BANNED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
@@ -476,6 +477,40 @@ fn every_shard_answers_what_another_has_counted() {
         answered.iter().all(|answered| *answered > 0).then_some(())
     });
     record(&format!("connections by shard: {:?}", connected()));
+    envoy.stop();
+    server.stop();
+}
+
+/// Envoy gives up the question about a client that leaves. Hundreds who leave at once must not have the connection closed
+/// on which the others are asked about.
+#[test]
+fn clients_that_leave_early_let_nobody_else_in() {
+    let server = refusing(Config::new());
+    let Some(envoy) = Envoy::start(&server) else { return };
+    let web = envoy.web;
+    let crowd = std::thread::spawn(move || {
+        for _ in 0..20 {
+            let clients: Vec<_> = (0..300).filter_map(|_| connect_from(OTHER, web).ok()).collect();
+            for mut client in &clients {
+                drop(client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+            }
+            for client in &clients {
+                // Closing resets it.
+                drop(socket2::SockRef::from(client).set_linger(Some(Duration::ZERO)));
+            }
+        }
+    });
+    let mut refused = 0;
+    while !crowd.is_finished() {
+        assert_eq!(envoy.status(BANNED), 403, "after {refused} refusals");
+        refused += 1;
+    }
+    crowd.join().expect("a crowd");
+    let given_up = server.metrics().get("fail2ban_requests_total", &[("service", "envoy"), ("result", "other")]);
+    record(&format!("{refused} of {refused} refused; calls given up and health checks: {given_up}"));
+    assert_eq!(envoy.stat(HTTP_FAILED_OPEN), 0);
+    assert_eq!(server.metrics().get("fail2ban_envoy_refused_total", &[("reason", "flood")]), 0);
+    assert!(envoy.stat("cluster.mailfail2ban.upstream_rq_cancelled") > 0, "some were given up");
     envoy.stop();
     server.stop();
 }
