@@ -206,7 +206,7 @@ fn try_open(addresses: &Addresses, shards: usize) -> Result<Opened, Vec<ListenFa
     for (service, endpoint) in &addresses.streams {
         let opened = match endpoint {
             Endpoint::Tcp(address) => open_tcp(*address, shards),
-            Endpoint::Unix(path) => socket_file::open(path).and_then(|(socket, file)| {
+            Endpoint::Unix(path) => socket_file::open(path, BACKLOG).and_then(|(socket, file)| {
                 files.push(file);
                 (0..shards).map(|_| socket.try_clone()).collect()
             }),

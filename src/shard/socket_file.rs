@@ -3,7 +3,6 @@
 //! A crash leaves the file behind, and a file that is there cannot be bound to. So what is found is tried first: if
 //! somebody answers, the address is in use; if nobody does, the file is a leaving of an earlier run and goes.
 
-use super::listen::BACKLOG;
 use rustix::fs::{FileType, Mode, chmod, lstat, unlink};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
@@ -30,13 +29,13 @@ impl Drop for SocketFile {
     }
 }
 
-/// Listens on a unix socket at `path`.
+/// Listens on a unix socket at `path`, where `backlog` connections may wait to be accepted.
 ///
 /// # Errors
 ///
 /// `AddrInUse` if somebody listens there, `AlreadyExists` if there is something that is no socket, and those of the
 /// system calls.
-pub fn open(path: &Path) -> io::Result<(OwnedFd, SocketFile)> {
+pub fn open(path: &Path, backlog: i32) -> io::Result<(OwnedFd, SocketFile)> {
     let address = SocketAddrUnix::new(path)?;
     match lstat(path) {
         Err(Errno::NOENT) => {}
@@ -54,7 +53,7 @@ pub fn open(path: &Path) -> io::Result<(OwnedFd, SocketFile)> {
     let bound = lstat(path)?;
     let file = SocketFile { path: path.to_owned(), identity: (bound.st_dev, bound.st_ino) };
     chmod(path, EVERYBODY)?;
-    listen(&socket, BACKLOG)?;
+    listen(&socket, backlog)?;
     Ok((socket, file))
 }
 
@@ -81,16 +80,16 @@ mod tests {
         let folder = folder("left");
         let path = folder.join("s");
         drop(UnixListener::bind(&path).unwrap());
-        let (socket, file) = open(&path).unwrap();
+        let (socket, file) = open(&path, 16).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
         UnixStream::connect(&path).unwrap();
-        assert_eq!(open(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(open(&path, 16).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop((socket, file));
         assert!(!path.exists());
         fs::write(&path, "precious").unwrap();
-        assert_eq!(open(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(open(&path, 16).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(fs::read(&path).unwrap(), b"precious");
-        assert_eq!(open(&folder.join("none/s")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(open(&folder.join("none/s"), 16).unwrap_err().kind(), io::ErrorKind::NotFound);
         fs::remove_dir_all(folder).unwrap();
     }
 
@@ -98,7 +97,7 @@ mod tests {
     fn the_file_of_a_successor_is_left_alone() {
         let folder = folder("successor");
         let path = folder.join("s");
-        let (_socket, file) = open(&path).unwrap();
+        let (_socket, file) = open(&path, 16).unwrap();
         fs::remove_file(&path).unwrap();
         let _successor = UnixListener::bind(&path).unwrap();
         drop(file);
