@@ -249,13 +249,81 @@ fn health_is_told_and_what_is_not_spoken_is_refused() {
         assert_eq!(other.status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
         let malformed = caller.call(CHECK, b"\xff\xff\xff").await.expect("an answer");
         assert_eq!(malformed.grpc_status(), "13");
-        let long = caller.send(CHECK, "application/grpc", [&[0, 0, 32, 0, 0][..], &[0; 16]].concat()).await;
+        let long = caller.send(CHECK, "application/grpc", [&[0, 0, 80, 0, 0][..], &[0; 16]].concat()).await;
         assert_eq!(long.expect("an answer").grpc_status(), "8");
         assert!(caller.allows("192.0.2.7").await, "and the connection goes on");
     });
     assert_eq!((asked(&server, "other"), asked(&server, "refused")), (3, 4));
     let refused = |reason| server.metrics().get("fail2ban_envoy_refused_total", &[("reason", reason)]);
     assert_eq!(["unknown_method", "content_type", "malformed", "too_long"].map(refused), [1; 4]);
+}
+
+/// A client of Envoy can make its question long, by headers and, where they are passed on, by bodies. That must not have
+/// it let in, nor those who are asked about on the same connection.
+#[test]
+fn long_questions_are_answered_by_their_front() {
+    let server = Server::start(Config::new().set("ban.blacklist", "[192.0.2.7]"));
+    run(async {
+        let caller = Caller::connect(server.config.envoy).await;
+        // attributes, to which the body belongs (request.http.raw_body), behind who is asked about.
+        let long = |bytes: usize| {
+            let body = vec![b'x'; bytes];
+            [
+                question("192.0.2.7", &[]),
+                field(1, &field(4, &field(2, &[vec![0x62], field(0, &body)[1..].to_vec()].concat()))),
+            ]
+            .concat()
+        };
+        for bytes in [60_000, 900_000, 3_000_000] {
+            let answer = caller.call(CHECK, &long(bytes)).await.expect("an answer");
+            assert!(!answer.allows(), "{bytes}");
+        }
+        // Many at once, of which together more than is kept, and too long ones.
+        let mut calls = tokio::task::JoinSet::new();
+        for n in 0..40 {
+            let (caller, message) = (caller.clone(), long(if n % 4 == 0 { 5_000_000 } else { 1_500_000 }));
+            calls.spawn(async move { caller.call(CHECK, &message).await.expect("an answer").grpc_status().to_owned() });
+        }
+        for _ in 0..100 {
+            assert!(!caller.allows("192.0.2.7").await, "meanwhile");
+        }
+        let mut statuses = Vec::new();
+        while let Some(status) = calls.join_next().await {
+            statuses.push(status.expect("an answer"));
+        }
+        statuses.sort_unstable();
+        assert_eq!(statuses, [vec!["0"; 30], vec!["8"; 10]].concat());
+    });
+    let metrics = server.metrics();
+    assert_eq!(
+        metrics.get("fail2ban_envoy_refused_total", &[]),
+        10,
+        "{}",
+        metrics.show("fail2ban_envoy_refused_total")
+    );
+}
+
+/// Who comes while the program starts is not told for good that it does not serve.
+#[test]
+fn a_watcher_hears_that_it_serves_from_the_start() {
+    let mut server = Server::spawn(Config::new(), &[]);
+    run(async {
+        let stream = loop {
+            match tokio::net::TcpStream::connect(server.config.envoy).await {
+                Ok(stream) => break stream,
+                Err(_) => assert!(server.is_running(), "{}", server.text()),
+            }
+        };
+        let (send, connection) = h2::client::handshake(stream).await.expect("HTTP/2");
+        tokio::spawn(connection);
+        let request = Request::post(format!("http://authz{HEALTH_WATCH}")).header("content-type", "application/grpc");
+        let mut send = send.ready().await.expect("room");
+        let (response, mut stream) = send.send_request(request.body(()).expect("a request"), false).expect("to ask");
+        stream.send_data(Bytes::from_static(&[0; 5]), true).expect("to ask");
+        let mut told = response.await.expect("an answer").into_body();
+        assert_eq!(told.data().await.expect("a status").expect("a status")[..], [0, 0, 0, 0, 2, 8, 1]);
+    });
+    server.stop();
 }
 
 #[test]
@@ -288,11 +356,14 @@ fn a_connection_may_rest_but_not_dawdle() {
         stream.send_data(Bytes::from_static(&[0, 0, 0, 1, 0, 1, 2, 3]), false).expect("to begin");
         assert!(response.await.is_err(), "and the connection ends");
     });
-    // One that never begins.
-    let mut silent = TcpStream::connect(server.config.envoy).expect("a connection");
-    silent.set_read_timeout(Some(DEADLINE)).expect("an option of every socket");
-    drop(silent.read_to_end(&mut Vec::new()));
-    server.wait_for_metric("fail2ban_connections_total", &[("service", "envoy"), ("event", "timed_out")], 2);
+    // One that never begins, and one that greets and then asks nothing.
+    for greeting in [&b""[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"] {
+        let mut silent = TcpStream::connect(server.config.envoy).expect("a connection");
+        silent.set_read_timeout(Some(DEADLINE)).expect("an option of every socket");
+        silent.write_all(greeting).expect("to greet");
+        drop(silent.read_to_end(&mut Vec::new()));
+    }
+    server.wait_for_metric("fail2ban_connections_total", &[("service", "envoy"), ("event", "timed_out")], 3);
     wait_for("everybody to be gone", || {
         (server.metrics().by_shard("fail2ban_shard_connections", &[("service", "envoy")]) == [0, 0]).then_some(())
     });

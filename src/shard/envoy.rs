@@ -10,11 +10,13 @@ use crate::wire::ext_authz::{Answer, CallId, Denial, Handled, Question, Session,
 /// One HTTP/2 connection of Envoy: each of its worker threads holds one, and its health checker another.
 pub struct Envoy {
     session: Session,
+    /// Whether it has asked anything yet. Who has not may not rest: it would hold a place that a proxy needs.
+    has_asked: bool,
 }
 
 impl Envoy {
     pub fn new() -> Envoy {
-        Envoy { session: Session::new() }
+        Envoy { session: Session::new(), has_asked: false }
     }
 
     /// Does everything that the session has for us. True if a check was answered.
@@ -51,7 +53,7 @@ impl Protocol for Envoy {
     const PARTS_BY_AGREEMENT: bool = true;
 
     fn take(&mut self, core: &mut Core, _: Option<Address>, input: &[u8], output: &mut Vec<u8>) -> Taken {
-        self.session.set_serving(core.is_ready());
+        self.session.set_serving(!core.draining);
         let mut taken = Taken { consumed: 0, progress: false, next: Next::Read };
         if self.session.wants_input() {
             self.session.receive(input);
@@ -59,6 +61,7 @@ impl Protocol for Envoy {
         }
         loop {
             taken.progress |= self.answer_all(core);
+            self.has_asked |= taken.progress;
             let before = output.len();
             self.session.take_output(output);
             let said_something = output.len() > before;
@@ -82,7 +85,7 @@ impl Protocol for Envoy {
     }
 
     fn may_rest(&self) -> bool {
-        !self.session.is_greeting() && self.session.incomplete_calls() == 0
+        self.has_asked && self.session.incomplete_calls() == 0
     }
 
     fn part(&mut self, core: &mut Core, _: Parting, output: &mut Vec<u8>) {

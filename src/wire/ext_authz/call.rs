@@ -10,9 +10,9 @@ use h2::server::SendResponse;
 use http::header::{CONTENT_TYPE, HeaderMap};
 use http::request;
 
-use super::UNFINISHED_BYTES_MAX;
-use super::message;
+use super::message::{self, Message};
 use super::refusal::Refusal;
+use super::{FRONT_BYTES_MAX, FRONT_BYTES_MIN, UNFINISHED_BYTES_MAX};
 
 /// What a call's path can be: `/package.Service/Method`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +38,14 @@ pub struct Call {
     pub respond: SendResponse<Bytes>,
     body: RecvStream,
     is_encoded: bool,
-    /// What has come of the message, unless it came whole.
-    received: Vec<u8>,
+    /// The front of what has come of the message, unless it came whole.
+    front: Vec<u8>,
+    /// How many bytes of it count as unfinished.
+    kept: usize,
+    /// How many bytes have come.
+    count: usize,
+    /// Why it is refused, once its input has ended: an early answer would have the rest come too late.
+    refusal: Option<Refusal>,
     bell: Bell,
 }
 
@@ -53,35 +59,33 @@ pub enum Failure {
 
 impl Call {
     /// Looks at the head of a call: method, path and content type.
-    ///
-    /// # Errors
-    ///
-    /// Gives back what a refusal is to be sent with.
-    pub fn begin(
-        head: &request::Parts,
-        body: RecvStream,
-        respond: SendResponse<Bytes>,
-    ) -> Result<Call, (Refusal, SendResponse<Bytes>)> {
+    pub fn begin(head: &request::Parts, body: RecvStream, respond: SendResponse<Bytes>) -> Call {
         let method = match Method::of(head.uri.path()) {
             _ if head.method != http::Method::POST => Err(Refusal::NotPost),
             _ if !is_grpc(&head.headers) => Err(Refusal::ContentType),
             None => Err(Refusal::UnknownMethod),
             Some(method) => Ok(method),
         };
-        match method {
-            Ok(method) => {
-                let is_encoded = head.headers.get("grpc-encoding").is_some_and(|encoding| encoding != "identity");
-                Ok(Call { method, respond, body, is_encoded, received: Vec::new(), bell: Bell::default() })
-            }
-            Err(refusal) => Err((refusal, respond)),
+        let is_encoded = head.headers.get("grpc-encoding").is_some_and(|encoding| encoding != "identity");
+        Call {
+            // Of a call that is refused it does not matter.
+            method: method.unwrap_or(Method::Check),
+            respond,
+            body,
+            is_encoded,
+            front: Vec::new(),
+            kept: 0,
+            count: 0,
+            refusal: method.err(),
+            bell: Bell::default(),
         }
     }
 
     /// Takes in what has come of the message; `Ready` when it is whole and the peer has ended its side of the call, or
     /// when there will be none. Once it was `Pending`, [`Call::has_news`] says when it is worth to ask again.
     ///
-    /// `unfinished_bytes` counts what all calls of the connection hold.
-    pub fn poll(&mut self, unfinished_bytes: &mut usize) -> Poll<Result<Bytes, Failure>> {
+    /// `unfinished_bytes` counts what all calls of the connection keep.
+    pub fn poll(&mut self, unfinished_bytes: &mut usize) -> Poll<Result<Message, Failure>> {
         // Nearly always all of it is there when the call is first looked at, and no bell has to be made.
         let bell = self.bell.clone();
         let mut polled = self.receive(bell.waker(), unfinished_bytes);
@@ -90,8 +94,7 @@ impl Call {
             polled = self.receive(bell.waker(), unfinished_bytes);
         }
         if polled.is_ready() {
-            *unfinished_bytes = unfinished_bytes.saturating_sub(self.received.len());
-            self.received = Vec::new();
+            self.let_go(unfinished_bytes);
         }
         polled
     }
@@ -101,37 +104,61 @@ impl Call {
         self.bell.take()
     }
 
-    fn receive(&mut self, waker: &Waker, unfinished_bytes: &mut usize) -> Poll<Result<Bytes, Failure>> {
+    fn let_go(&mut self, unfinished_bytes: &mut usize) {
+        *unfinished_bytes = unfinished_bytes.saturating_sub(std::mem::take(&mut self.kept));
+        self.front = Vec::new();
+    }
+
+    fn receive(&mut self, waker: &Waker, unfinished_bytes: &mut usize) -> Poll<Result<Message, Failure>> {
         loop {
             let data = match ready!(self.body.poll_data(&mut Context::from_waker(waker))) {
                 Some(Ok(data)) => data,
                 Some(Err(_)) => return Poll::Ready(Err(Failure::Abandoned)),
                 None => return Poll::Ready(self.finish(Bytes::new())),
             };
-            // What is held from here on counts as unfinished. It cannot fail: no more is released than was received.
+            // What is kept from here on counts as unfinished. It cannot fail: no more is released than was received.
             let _ = self.body.flow_control().release_capacity(data.len());
             if self.body.is_end_stream() {
                 return Poll::Ready(self.finish(data));
             }
-            // Copied, as a small piece would keep all of what was read with it.
-            if data.len() > UNFINISHED_BYTES_MAX.saturating_sub(*unfinished_bytes) {
-                return Poll::Ready(Err(Failure::Refused(Refusal::Crowded)));
-            }
-            *unfinished_bytes += data.len();
-            self.received.extend_from_slice(&data);
-            if let Err(refusal) = message::is_complete(&self.received, self.is_encoded) {
-                return Poll::Ready(Err(Failure::Refused(refusal)));
-            }
+            self.keep(&data, unfinished_bytes);
         }
     }
 
-    fn finish(&self, last: Bytes) -> Result<Bytes, Failure> {
+    /// Takes in a piece that is not the last: its front, if there is room for it.
+    fn keep(&mut self, data: &[u8], unfinished_bytes: &mut usize) {
+        self.count = self.count.saturating_add(data.len());
+        if self.refusal.is_some() {
+            return;
+        }
+        // Once something was left out, nothing behind it is kept.
+        if self.front.len() + data.len() == self.count {
+            let room = UNFINISHED_BYTES_MAX.saturating_sub(*unfinished_bytes);
+            let room = room.min(FRONT_BYTES_MAX.saturating_sub(self.front.len()));
+            let room = room.max(FRONT_BYTES_MIN.saturating_sub(self.front.len()));
+            let kept = data.get(..room).unwrap_or(data);
+            // Copied, as a small piece would keep all of what was read with it.
+            self.front.extend_from_slice(kept);
+            self.kept += kept.len();
+            *unfinished_bytes += kept.len();
+        }
+        if let Err(refusal) = message::is_complete(&self.front, self.count, self.is_encoded) {
+            self.refusal = Some(refusal);
+            self.let_go(unfinished_bytes);
+        }
+    }
+
+    fn finish(&mut self, last: Bytes) -> Result<Message, Failure> {
+        if let Some(refusal) = self.refusal {
+            return Err(Failure::Refused(refusal));
+        }
         // The last piece adds no more than a frame, and only for a moment.
-        let received = match self.received.is_empty() {
-            true => last,
-            false => Bytes::from([self.received.as_slice(), &last].concat()),
+        let front = match (self.count, self.front.len() == self.count) {
+            (0, _) => last.clone(),
+            (_, true) => Bytes::from([self.front.as_slice(), &last].concat()),
+            (_, false) => Bytes::from(std::mem::take(&mut self.front)),
         };
-        message::finish(received, self.is_encoded).map_err(Failure::Refused)
+        message::finish(front, self.count.saturating_add(last.len()), self.is_encoded).map_err(Failure::Refused)
     }
 }
 

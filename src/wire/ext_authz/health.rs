@@ -7,7 +7,7 @@ use h2::SendStream;
 use http::HeaderMap;
 
 use super::call::Bell;
-use super::message;
+use super::message::{self, Message};
 use super::proto::grpc::health::v1::health_check_response::ServingStatus;
 use super::proto::grpc::health::v1::{HealthCheckRequest, HealthCheckResponse};
 
@@ -18,8 +18,11 @@ const SERVICES: [&str; 2] = ["", "envoy.service.auth.v3.Authorization"];
 const ANSWER_BYTES: usize = 7;
 
 /// Whether the asked service is known here. `None` if the message is none.
-pub fn is_known(request: Bytes) -> Option<bool> {
-    let request: HealthCheckRequest = prost::Message::decode(request).ok()?;
+pub fn is_known(request: &Message) -> Option<bool> {
+    if request.is_cut {
+        return None;
+    }
+    let request: HealthCheckRequest = prost::Message::decode(&*request.bytes).ok()?;
     Some(SERVICES.contains(&request.service.as_str()))
 }
 

@@ -2,7 +2,6 @@
 //! `doc/PROTOCOL-HTTP2.md`, Length-Prefixed-Message). Frames of HTTP/2 cut it anywhere.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use prost::Message;
 
 use super::MESSAGE_BYTES_MAX;
 use super::refusal::Refusal;
@@ -10,7 +9,7 @@ use super::refusal::Refusal;
 const PREFIX_BYTES: usize = 5;
 
 /// A message behind its prefix.
-pub fn encode(message: &impl Message) -> Bytes {
+pub fn encode(message: &impl prost::Message) -> Bytes {
     let length = message.encoded_len();
     let mut out = BytesMut::with_capacity(PREFIX_BYTES + length);
     out.put_u8(0);
@@ -21,33 +20,43 @@ pub fn encode(message: &impl Message) -> Bytes {
     out.freeze()
 }
 
-/// Looks at what has come of a call. `Ok(false)` if its message is not complete yet.
+/// A message that has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    pub bytes: Bytes,
+    /// It was longer, and these are its front.
+    pub is_cut: bool,
+}
+
+/// Looks at what has come of a call: `count` bytes, of which `front` was kept. `Ok(false)` if its message is not complete
+/// yet.
 ///
 /// `is_encoded`: whether the call names a compression (`grpc-encoding`) other than none.
-pub fn is_complete(received: &[u8], is_encoded: bool) -> Result<bool, Refusal> {
-    match received.first() {
+pub fn is_complete(front: &[u8], count: usize, is_encoded: bool) -> Result<bool, Refusal> {
+    match front.first() {
         None | Some(0) => {}
         Some(1) if is_encoded => return Err(Refusal::Compressed),
         Some(_) => return Err(Refusal::Prefix),
     }
-    let Some((&[_, length @ ..], message)) = received.split_first_chunk::<PREFIX_BYTES>() else {
+    let Some(&[_, length @ ..]) = front.first_chunk::<PREFIX_BYTES>() else {
         return Ok(false);
     };
     let length = u32::from_be_bytes(length) as usize;
     if length > MESSAGE_BYTES_MAX {
         return Err(Refusal::TooLong);
     }
-    if message.len() > length {
+    let count = count.saturating_sub(PREFIX_BYTES);
+    if count > length {
         return Err(Refusal::MessageCount);
     }
-    Ok(message.len() == length)
+    Ok(count == length)
 }
 
 /// The message of a call whose input has ended.
-pub fn finish(mut received: Bytes, is_encoded: bool) -> Result<Bytes, Refusal> {
-    match is_complete(&received, is_encoded)? {
-        true => Ok(received.split_off(PREFIX_BYTES)),
-        false if received.is_empty() => Err(Refusal::MessageCount),
+pub fn finish(mut front: Bytes, count: usize, is_encoded: bool) -> Result<Message, Refusal> {
+    match is_complete(&front, count, is_encoded)? {
+        true => Ok(Message { is_cut: front.len() < count, bytes: front.split_off(PREFIX_BYTES) }),
+        false if count == 0 => Err(Refusal::MessageCount),
         false => Err(Refusal::Truncated),
     }
 }
@@ -67,16 +76,17 @@ mod tests {
             (b"\0\0\0\0\x02ab", Ok(b"ab")),
             (b"\0\0\0\0\x02abc", Err(Refusal::MessageCount)),
             (b"\0\0\0\0\0\0\0\0\0\0", Err(Refusal::MessageCount)),
-            (b"\0\0\x10\0\x01", Err(Refusal::TooLong)),
+            (b"\0\0\x40\0\x01", Err(Refusal::TooLong)),
             (b"\0\xff\xff\xff\xff", Err(Refusal::TooLong)),
             (b"\x01", Err(Refusal::Prefix)),
             (b"\x02\0\0\0\0", Err(Refusal::Prefix)),
             (b"\xff", Err(Refusal::Prefix)),
         ] {
-            let finished = finish(Bytes::copy_from_slice(received), false);
-            assert_eq!(finished.as_deref(), want.as_ref().map(|bytes| *bytes), "{}", received.escape_ascii());
+            let finished = finish(Bytes::copy_from_slice(received), received.len(), false);
+            let want = want.map(|bytes| Message { bytes: Bytes::from_static(bytes), is_cut: false });
+            assert_eq!(finished, want, "{}", received.escape_ascii());
             // What is refused at the end only is not refused before, and the other way round.
-            let early = is_complete(received, false);
+            let early = is_complete(received, received.len(), false);
             match want {
                 Ok(_) => assert_eq!(early, Ok(true)),
                 Err(Refusal::Truncated) => assert_eq!(early, Ok(false)),
@@ -84,14 +94,22 @@ mod tests {
                 Err(refusal) => assert_eq!(early, Err(refusal)),
             }
         }
-        assert_eq!(is_complete(b"\0\0\x10\0\0", false), Ok(false), "the longest is not too long");
+        assert_eq!(is_complete(b"\0\0\x40\0\0", 5, false), Ok(false), "the longest is not too long");
+    }
+
+    #[test]
+    fn of_a_message_that_is_cut_all_is_counted() {
+        let finish = |count| finish(Bytes::from_static(b"\0\0\0\0\x05ab"), count, false);
+        assert_eq!(finish(10), Ok(Message { bytes: Bytes::from_static(b"ab"), is_cut: true }));
+        assert_eq!(finish(9), Err(Refusal::Truncated));
+        assert_eq!(finish(11), Err(Refusal::MessageCount));
     }
 
     #[test]
     fn compression_is_refused_by_name_only_if_it_has_one() {
-        assert_eq!(is_complete(b"\x01\0\0\0\0", true), Err(Refusal::Compressed));
-        assert_eq!(is_complete(b"\x01\0\0\0\0", false), Err(Refusal::Prefix));
+        assert_eq!(is_complete(b"\x01\0\0\0\0", 5, true), Err(Refusal::Compressed));
+        assert_eq!(is_complete(b"\x01\0\0\0\0", 5, false), Err(Refusal::Prefix));
         // Each message says for itself whether it is.
-        assert_eq!(is_complete(b"\0\0\0\0\0", true), Ok(true));
+        assert_eq!(is_complete(b"\0\0\0\0\0", 5, true), Ok(true));
     }
 }

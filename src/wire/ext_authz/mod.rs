@@ -42,7 +42,10 @@
 //! Envoy puts its client's header fields into the question, and many operators let the client in when the question fails.
 //! So whatever a client can make us refuse *through Envoy* is a way around its own ban. Hence:
 //!
-//! - The limits of messages and header lists are well above what Envoy passes along by default.
+//! - The limits of messages and header lists are well above what Envoy passes along by default, and of a long message the
+//!   front is enough.
+//! - A call is refused when its input has ended, not before: what comes after an early answer is a fault in HTTP/2's eyes,
+//!   and enough of those would cost the connection.
 //! - Of a message only the way to the source's address is read; the header fields in it may hold what they want. A general
 //!   decoder refuses text that is not UTF-8, but C++ writes such text, and older Envoys did.
 //! - What breaks HTTP/2 (RFC 9113) costs the connection, what breaks gRPC costs the call: Envoy does neither.
@@ -80,17 +83,24 @@ pub use question::{ForwardedFor, Malformed, Question};
 pub use refusal::Refusal;
 pub use session::{CallId, Handled, Session, Step, Why};
 
-/// Longest message in bytes. A call that announces a longer one is answered with RESOURCE_EXHAUSTED (8) at once.
-///
-/// Envoy's clients have 60 KiB of header fields by default (`max_request_headers_kb`), which the message may hold twice (as
-/// `headers` and in `path`); operators who raise that, or pass bodies along (`with_request_body`), stay below 1 MiB.
-pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
+/// Longest message in bytes, which is also gRPC's usual limit. A longer one is answered with RESOURCE_EXHAUSTED (8), when
+/// all of it has come.
+pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
 
-/// Most bytes of unfinished messages on one connection. The call that wants more is answered with RESOURCE_EXHAUSTED (8).
+/// Bytes at the front of a message that are kept; the rest is counted and let go. Envoy writes whom it asks about first,
+/// then the header fields, of which its clients have 60 KiB by default (`max_request_headers_kb`), and a body last
+/// (`with_request_body`). So a client cannot make its question fail by a long body.
+pub const FRONT_BYTES_MAX: usize = 1 << 20;
+
+/// Most bytes of unfinished messages that are kept on one connection. When there are so many, of each further message only
+/// [`FRONT_BYTES_MIN`] is kept: whom it asks about, but perhaps not all header fields.
 ///
 /// Envoy sends messages one after the other, as fast as its window lets it: few are ever under way, and most are whole when
 /// they are first seen. Buffers grow by doubling, so that twice as much may be allocated.
 pub const UNFINISHED_BYTES_MAX: usize = 8 << 20;
+
+/// Bytes at the front of every message that are kept, however many there are.
+pub const FRONT_BYTES_MIN: usize = 4 << 10;
 
 /// Most calls under way on one connection, announced (RFC 9113 §5.1.2). Those beyond are refused with REFUSED_STREAM.
 ///
@@ -112,8 +122,8 @@ pub const OUTPUT_BYTES_MAX: usize = 64 << 10;
 /// bytes costs in memory is bounded, whatever the caller reads at a time.
 pub const INPUT_BYTES_PER_ROUND: usize = 16 << 10;
 
-/// How many bytes of one call's message may come without being asked for (RFC 9113 §6.9): a whole one.
-const CALL_WINDOW: u32 = MESSAGE_BYTES_MAX as u32;
+/// How many bytes of one call's message may come without being asked for (RFC 9113 §6.9): nearly always a whole one.
+const CALL_WINDOW: u32 = FRONT_BYTES_MAX as u32;
 
 /// How many bytes of all calls may come without being asked for: they are in the kernel, or counted as unfinished.
 const CONNECTION_WINDOW: u32 = UNFINISHED_BYTES_MAX as u32;
@@ -127,9 +137,11 @@ const CONNECTION_WINDOW: u32 = UNFINISHED_BYTES_MAX as u32;
 /// before the next, and a reset call costs no more than one that is answered.
 const RESETS_PER_ROUND_MAX: usize = INPUT_BYTES_PER_ROUND / (9 + 13);
 
-/// Calls that were reset for faults of the peer, or refused, during a connection's life. More: it is closed with
-/// ENHANCE_YOUR_CALM. Envoy keeps to what is announced.
-const FAULTY_CALLS_MAX: usize = 1024;
+/// Frames that broke HTTP/2 within a call, and calls beyond [`CALLS_MAX`], during a connection's life. More: it is closed
+/// with ENHANCE_YOUR_CALM. Envoy makes none: it keeps to what is announced, and a call is only answered when its input has
+/// ended, so that nothing of it can come too late.
+const FAULTS_MAX: usize = 1024;
 
-const _: () = assert!(MESSAGE_BYTES_MAX < UNFINISHED_BYTES_MAX);
+const _: () = assert!(FRONT_BYTES_MAX < MESSAGE_BYTES_MAX && FRONT_BYTES_MAX < UNFINISHED_BYTES_MAX);
+const _: () = assert!(FRONT_BYTES_MIN * (CALLS_MAX as usize) <= UNFINISHED_BYTES_MAX);
 const _: () = assert!(INPUT_BYTES_PER_ROUND <= OUTPUT_BYTES_MAX);

@@ -6,10 +6,12 @@
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::message::Message;
+
 /// Who is asked about.
 #[derive(Clone, Debug)]
 pub struct Question {
-    message: Bytes,
+    message: Message,
     source: Option<Bytes>,
 }
 
@@ -20,7 +22,12 @@ pub struct Malformed;
 impl Question {
     /// Looks for the source in an encoded `CheckRequest`. Only what is on the way to it is checked.
     pub fn decode(message: Bytes) -> Result<Question, Malformed> {
-        let source = source_address(&message)?.map(|found| message.slice_ref(found));
+        Question::read(Message { bytes: message, is_cut: false })
+    }
+
+    /// The same, of a message that may be the front of one.
+    pub(super) fn read(message: Message) -> Result<Question, Malformed> {
+        let source = source_address(Part::of(&message))?.map(|found| message.bytes.slice_ref(found));
         Ok(Question { message, source })
     }
 
@@ -36,7 +43,7 @@ impl Question {
     pub fn forwarded_for(&self) -> ForwardedFor<'_> {
         let mut values = SmallVec::new();
         // What follows a fault in the header fields is lost: Envoy makes none.
-        let _ = forwarded_for(&self.message, &mut values);
+        let _ = forwarded_for(Part::of(&self.message), &mut values);
         ForwardedFor { values }
     }
 }
@@ -70,16 +77,16 @@ fn trim_blanks(mut text: &[u8]) -> &[u8] {
 
 /// A message that comes in several parts is one (the last part of a scalar stands), and `Address` is a oneof, of which the
 /// last stands too.
-fn source_address(request: &[u8]) -> Result<Option<&[u8]>, Malformed> {
+fn source_address(request: Part<'_>) -> Result<Option<&[u8]>, Malformed> {
     let mut found = None;
-    for attributes in parts(request, 1) {
-        for source in parts(attributes?, 1) {
-            for address in parts(source?, 1) {
-                for field in Fields(address?) {
+    for attributes in request.parts(1) {
+        for source in attributes?.parts(1) {
+            for address in source?.parts(1) {
+                for field in address?.fields() {
                     match field? {
                         (1, Value::Bytes(socket_address)) => {
-                            for text in parts(socket_address, 2) {
-                                found = Some(text?);
+                            for text in socket_address.parts(2) {
+                                found = Some(text?.bytes);
                             }
                         }
                         (2 | 3, Value::Bytes(_)) => found = None,
@@ -96,15 +103,15 @@ fn source_address(request: &[u8]) -> Result<Option<&[u8]>, Malformed> {
 
 /// From `attributes.request.http`: the map `headers`, and `header_map`, which is filled instead where the filter is told
 /// to `encode_raw_headers`.
-fn forwarded_for<'a>(request: &'a [u8], values: &mut SmallVec<[&'a [u8]; 4]>) -> Result<(), Malformed> {
-    for attributes in parts(request, 1) {
-        for request in parts(attributes?, 4) {
-            for http in parts(request?, 2) {
-                for field in Fields(http?) {
+fn forwarded_for<'a>(request: Part<'a>, values: &mut SmallVec<[&'a [u8]; 4]>) -> Result<(), Malformed> {
+    for attributes in request.parts(1) {
+        for request in attributes?.parts(4) {
+            for http in request?.parts(2) {
+                for field in http?.fields() {
                     match field? {
                         (3, Value::Bytes(entry)) => values.extend(header_value(entry)?),
                         (13, Value::Bytes(map)) => {
-                            for header in parts(map, 1) {
+                            for header in map.parts(1) {
                                 values.extend(header_value(header?)?);
                             }
                         }
@@ -119,51 +126,76 @@ fn forwarded_for<'a>(request: &'a [u8], values: &mut SmallVec<[&'a [u8]; 4]>) ->
 
 /// The value of an entry of `headers` (1: key, 2: value) or of a `HeaderValue` (which may hold it as 3: raw_value
 /// instead), if its key is the one looked for.
-fn header_value(header: &[u8]) -> Result<Option<&[u8]>, Malformed> {
+fn header_value(header: Part<'_>) -> Result<Option<&[u8]>, Malformed> {
     let (mut key, mut text): (&[u8], &[u8]) = (&[], &[]);
-    for field in Fields(header) {
+    for field in header.fields() {
         match field? {
-            (1, Value::Bytes(bytes)) => key = bytes,
-            (2, Value::Bytes(bytes)) => text = bytes,
-            (3, Value::Bytes(bytes)) if !bytes.is_empty() => text = bytes,
+            (1, Value::Bytes(part)) => key = part.bytes,
+            (2, Value::Bytes(part)) => text = part.bytes,
+            (3, Value::Bytes(part)) if !part.bytes.is_empty() => text = part.bytes,
             _ => {}
         }
     }
     Ok(key.eq_ignore_ascii_case(b"x-forwarded-for").then_some(text))
 }
 
-/// The occurrences of one field that is text or a message.
-fn parts(message: &[u8], number: u32) -> impl Iterator<Item = Result<&[u8], Malformed>> {
-    Fields(message).filter_map(move |field| match field {
-        Ok((found, Value::Bytes(bytes))) if found == number => Some(Ok(bytes)),
-        Ok((found, Value::Number)) if found == number => Some(Err(Malformed)),
-        Ok(_) => None,
-        Err(fault) => Some(Err(fault)),
-    })
+/// A message within the message, or a text.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    bytes: &'a [u8],
+    /// The whole was cut, so this may end in the middle of a field.
+    may_be_cut: bool,
 }
 
-/// The fields of a message (<https://protobuf.dev/programming-guides/encoding/>) and their numbers. Ends after a fault.
-struct Fields<'a>(&'a [u8]);
+impl<'a> Part<'a> {
+    fn of(message: &'a Message) -> Part<'a> {
+        Part { bytes: &message.bytes, may_be_cut: message.is_cut }
+    }
+
+    fn fields(self) -> Fields<'a> {
+        Fields { rest: self.bytes, may_be_cut: self.may_be_cut }
+    }
+
+    /// The occurrences of one field that is text or a message.
+    fn parts(self, number: u32) -> impl Iterator<Item = Result<Part<'a>, Malformed>> {
+        self.fields().filter_map(move |field| match field {
+            Ok((found, Value::Bytes(part))) if found == number => Some(Ok(part)),
+            Ok((found, Value::Number)) if found == number => Some(Err(Malformed)),
+            Ok(_) => None,
+            Err(fault) => Some(Err(fault)),
+        })
+    }
+}
+
+/// The fields of a message (<https://protobuf.dev/programming-guides/encoding/>) and their numbers. Ends after a fault, or
+/// where the message was cut.
+struct Fields<'a> {
+    rest: &'a [u8],
+    may_be_cut: bool,
+}
 
 enum Value<'a> {
     /// Wire types 0, 1 and 5, whose values nobody needs here.
     Number,
     /// Wire type 2: text, bytes, a message.
-    Bytes(&'a [u8]),
+    Bytes(Part<'a>),
 }
 
 impl<'a> Iterator for Fields<'a> {
     type Item = Result<(u32, Value<'a>), Malformed>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.0.is_empty() {
+        if self.rest.is_empty() {
             return None;
         }
         let field = self.field();
         if field.is_none() {
-            self.0 = &[];
+            self.rest = &[];
         }
-        Some(field.ok_or(Malformed))
+        match field {
+            None if self.may_be_cut => None,
+            field => Some(field.ok_or(Malformed)),
+        }
     }
 }
 
@@ -185,7 +217,8 @@ impl<'a> Fields<'a> {
             }
             2 => {
                 let bytes = usize::try_from(self.varint()?).ok()?;
-                Value::Bytes(self.take(bytes)?)
+                let bytes = if self.may_be_cut { bytes.min(self.rest.len()) } else { bytes };
+                Value::Bytes(Part { bytes: self.take(bytes)?, may_be_cut: self.may_be_cut })
             }
             5 => {
                 self.take(4)?;
@@ -198,22 +231,22 @@ impl<'a> Fields<'a> {
     }
 
     fn take(&mut self, count: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(count)?;
-        self.0 = rest;
+        let (taken, rest) = self.rest.split_at_checked(count)?;
+        self.rest = rest;
         Some(taken)
     }
 
     /// Seven bits a byte, the lowest first; at most 64 bits.
     fn varint(&mut self) -> Option<u64> {
         // Nearly all keys and lengths are one byte.
-        if let [byte @ ..0x80, rest @ ..] = self.0 {
-            self.0 = rest;
+        if let [byte @ ..0x80, rest @ ..] = self.rest {
+            self.rest = rest;
             return Some(u64::from(*byte));
         }
         let mut number = 0;
         for shift in (0..64).step_by(7) {
-            let (&byte, rest) = self.0.split_first()?;
-            self.0 = rest;
+            let (&byte, rest) = self.rest.split_first()?;
+            self.rest = rest;
             if shift == 63 && byte > 1 {
                 return None;
             }

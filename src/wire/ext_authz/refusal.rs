@@ -21,14 +21,11 @@ pub enum Refusal {
     Malformed,
     /// The message is longer than [`MESSAGE_BYTES_MAX`](super::MESSAGE_BYTES_MAX): RESOURCE_EXHAUSTED.
     TooLong,
-    /// With it, unfinished messages would exceed [`UNFINISHED_BYTES_MAX`](super::UNFINISHED_BYTES_MAX):
-    /// RESOURCE_EXHAUSTED.
-    Crowded,
 }
 
 impl Refusal {
     /// Every refusal, for counters and tests.
-    pub const ALL: [Refusal; 10] = [
+    pub const ALL: [Refusal; 9] = [
         Refusal::NotPost,
         Refusal::ContentType,
         Refusal::UnknownMethod,
@@ -38,7 +35,6 @@ impl Refusal {
         Refusal::Truncated,
         Refusal::Malformed,
         Refusal::TooLong,
-        Refusal::Crowded,
     ];
 
     /// As a metric's label says it.
@@ -53,7 +49,6 @@ impl Refusal {
             Refusal::Truncated => "truncated",
             Refusal::Malformed => "malformed",
             Refusal::TooLong => "too_long",
-            Refusal::Crowded => "crowded",
         }
     }
 
@@ -73,7 +68,7 @@ impl Refusal {
             Refusal::NotPost | Refusal::ContentType => 2,
             Refusal::UnknownMethod | Refusal::Compressed | Refusal::MessageCount => 12,
             Refusal::Prefix | Refusal::Truncated | Refusal::Malformed => 13,
-            Refusal::TooLong | Refusal::Crowded => 8,
+            Refusal::TooLong => 8,
         }
     }
 
@@ -89,7 +84,6 @@ impl Refusal {
             Refusal::Truncated => "the message is incomplete",
             Refusal::Malformed => "the message cannot be decoded",
             Refusal::TooLong => "the message is too long",
-            Refusal::Crowded => "too many unfinished messages on this connection",
         }
     }
 }

@@ -12,10 +12,11 @@ use http::{Request, Response, StatusCode};
 use super::answer::Answer;
 use super::call::{Call, Failure, Method};
 use super::health::{self, Watcher};
+use super::message::Message;
 use super::pipe::Pipe;
 use super::question::Question;
 use super::refusal::Refusal;
-use super::{CALL_WINDOW, CALLS_MAX, CONNECTION_WINDOW, FAULTY_CALLS_MAX, HEADER_LIST_BYTES_MAX, RESETS_PER_ROUND_MAX};
+use super::{CALL_WINDOW, CALLS_MAX, CONNECTION_WINDOW, FAULTS_MAX, HEADER_LIST_BYTES_MAX, RESETS_PER_ROUND_MAX};
 
 /// Status codes of gRPC.
 const OK: HeaderValue = HeaderValue::from_static("0");
@@ -122,7 +123,8 @@ impl Session {
             .initial_window_size(CALL_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_pending_accept_reset_streams(RESETS_PER_ROUND_MAX)
-            .max_local_error_reset_streams(Some(FAULTY_CALLS_MAX));
+            .max_concurrent_reset_streams(CALLS_MAX as usize)
+            .max_local_error_reset_streams(Some(FAULTS_MAX));
         Session {
             link: Link::Greeting(builder.handshake(pipe.clone())),
             pipe,
@@ -192,11 +194,6 @@ impl Session {
     /// frames and header lists is not counted, so a connection needs a deadline too.
     pub fn incomplete_calls(&self) -> usize {
         self.incomplete.len()
-    }
-
-    /// Whether the preface of HTTP/2 is still to come: a connection on which nobody greets is to be cut some day.
-    pub fn is_greeting(&self) -> bool {
-        matches!(self.link, Link::Greeting(_))
     }
 
     /// Says whether this server can answer: health checks are told so, and watchers hear of a change.
@@ -274,10 +271,7 @@ impl Session {
 
     fn accept(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Option<Step> {
         let (head, body) = request.into_parts();
-        let mut call = match Call::begin(&head, body, respond) {
-            Ok(call) => call,
-            Err((refusal, respond)) => return Some(refuse(respond, refusal)),
-        };
+        let mut call = Call::begin(&head, body, respond);
         match call.poll(&mut self.unfinished_bytes) {
             Poll::Ready(result) => Some(self.complete(call, result)),
             Poll::Pending => {
@@ -317,7 +311,7 @@ impl Session {
     }
 
     /// A call's message is whole, or there will be none.
-    fn complete(&mut self, call: Call, result: Result<Bytes, Failure>) -> Step {
+    fn complete(&mut self, call: Call, result: Result<Message, Failure>) -> Step {
         let Call { method, respond, .. } = call;
         let message = match result {
             Ok(message) => message,
@@ -325,7 +319,7 @@ impl Session {
             Err(Failure::Abandoned) => return Step::Handled(Handled::Abandoned),
         };
         match method {
-            Method::Check => match Question::decode(message) {
+            Method::Check => match Question::read(message) {
                 Ok(question) => {
                     let call = CallId(respond.stream_id().as_u32());
                     self.unanswered.push((call, respond));
@@ -333,7 +327,7 @@ impl Session {
                 }
                 Err(_) => refuse(respond, Refusal::Malformed),
             },
-            Method::HealthCheck => match health::is_known(message) {
+            Method::HealthCheck => match health::is_known(&message) {
                 Some(true) => {
                     send_message(respond, health::answer(self.is_serving));
                     Step::Handled(Handled::HealthCheck)
@@ -344,7 +338,7 @@ impl Session {
                 }
                 None => refuse(respond, Refusal::Malformed),
             },
-            Method::HealthWatch => match health::is_known(message) {
+            Method::HealthWatch => match health::is_known(&message) {
                 Some(is_known) => {
                     self.watch(respond, is_known);
                     Step::Handled(Handled::HealthWatch)
@@ -433,7 +427,9 @@ mod tests {
     };
     use super::super::proto::envoy::service::auth::v3::CheckResponse;
     use super::super::proto::envoy::service::auth::v3::check_response::HttpResponse;
-    use super::super::{Denial, MESSAGE_BYTES_MAX, OUTPUT_BYTES_MAX, UNFINISHED_BYTES_MAX};
+    use super::super::{
+        Denial, FRONT_BYTES_MAX, FRONT_BYTES_MIN, MESSAGE_BYTES_MAX, OUTPUT_BYTES_MAX, UNFINISHED_BYTES_MAX,
+    };
     use super::*;
     use prost::Message as _;
 
@@ -507,7 +503,7 @@ mod tests {
             (CHECK, &[&check[..], &check].concat(), Refusal::MessageCount),
             (CHECK, b"\0\0\0\0\x01\x0a", Refusal::Malformed),
             (CHECK, b"\x01\0\0\0\0", Refusal::Prefix),
-            (CHECK, b"\0\0\x10\0\x01", Refusal::TooLong),
+            (CHECK, b"\0\0\x40\0\x01", Refusal::TooLong),
             ("/envoy.service.auth.v3.Authorization/Other", &check, Refusal::UnknownMethod),
             ("/envoy.service.auth.v2.Authorization/Check", &check, Refusal::UnknownMethod),
             ("/", &check, Refusal::UnknownMethod),
@@ -581,7 +577,7 @@ mod tests {
     fn unfinished_messages_are_bounded_together() {
         let mut caller = Caller::new();
         caller.read(&opening(b""), usize::MAX);
-        let part = [&prefixed(&vec![0; MESSAGE_BYTES_MAX])[..5], &[0; 16_379]].concat();
+        let part = [&prefixed(&vec![0; FRONT_BYTES_MAX])[..5], &[0; 16_379]].concat();
         let mut sent = 0;
         for stream in (1..).step_by(2).take(9) {
             caller.read(&frame(HEADERS, END_HEADERS, stream, &peer::head(CHECK)), usize::MAX);
@@ -589,14 +585,14 @@ mod tests {
                 if caller.seen.is_empty() {
                     caller.read(&frame(DATA, 0, stream, &part), usize::MAX);
                     sent += part.len();
-                    assert!(caller.session.unfinished_bytes <= UNFINISHED_BYTES_MAX);
+                    assert!(caller.session.unfinished_bytes <= UNFINISHED_BYTES_MAX + FRONT_BYTES_MIN);
                 }
             }
         }
-        // Eight are waited for; the ninth wanted more, and what it had is free again.
-        assert_eq!(caller.seen, [refused(Refusal::Crowded)]);
+        // Of the ninth only the front is kept, and nothing is refused.
+        assert_eq!((caller.seen.len(), caller.session.incomplete_calls()), (0, 9));
         assert!(sent > UNFINISHED_BYTES_MAX);
-        assert_eq!(caller.session.unfinished_bytes, 8 * 63 * part.len());
+        assert!(caller.session.unfinished_bytes <= UNFINISHED_BYTES_MAX + FRONT_BYTES_MIN);
         caller.read(&check(19, HTTP), usize::MAX);
         assert_eq!(caller.seen.last(), Some(&source()));
     }
