@@ -179,6 +179,37 @@ fn a_server_that_ends_says_so() {
     assert_eq!(engine.read().expect("the end"), None);
 }
 
+/// Linux delivers what comes after the reading side was shut down: who never stops asking is cut all the same.
+#[test]
+fn a_peer_that_never_stops_does_not_hold_up_the_end() {
+    for driver in ["auto", "epoll"] {
+        let server = Server::start(Config::new().set("runtime.driver", driver));
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                let mut engine = Engine::open(server.config.spoa).expect("an agent");
+                let burst: Vec<u8> =
+                    (0..500).flat_map(|n| notify(n, 1, &[("check", &[("src", ip("192.0.2.7"))])])).collect();
+                let stop = &stop;
+                scope.spawn(move || {
+                    while !stop.load(std::sync::atomic::Ordering::Relaxed) && engine.send(&burst).is_ok() {
+                        for _ in 0..500 {
+                            match engine.read() {
+                                Ok(Some(Said::Ack { .. })) => {}
+                                _ => return,
+                            }
+                        }
+                    }
+                });
+            }
+            wait_for("many questions", || (asked(&server, "allowed") > 20_000).then_some(()));
+            let ended = server.stop();
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(!ended.text().contains("not everything was finished"), "{}", ended.text());
+        });
+    }
+}
+
 #[test]
 fn what_is_no_frame_is_refused_with_its_code_and_costs_only_itself() {
     let server = Server::start(Config::new());

@@ -1,4 +1,4 @@
-//! A denial, as far as a client is told: the same to every proxy, whichever protocol it asked in.
+//! A denial, as far as a client is told over HTTP: nginx's and Envoy's. HAProxy's variables are in `spop/answer.rs`.
 
 use std::io::Write as _;
 use std::net::IpAddr;

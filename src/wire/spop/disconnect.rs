@@ -33,14 +33,14 @@ pub enum Status {
     Interlaced,
     /// 12
     FrameIdNotFound,
-    /// 13: for the caller, when there are too many connections.
+    /// 13
     Resources,
     /// 99
     Unknown,
 }
 
 impl Status {
-    /// Every status that the specification names, for tests.
+    /// Every status that the specification names, for counters and tests.
     pub const ALL: [Status; 15] = [
         Status::Normal,
         Status::Io,

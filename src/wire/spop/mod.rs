@@ -41,8 +41,8 @@
 //! HAProxy's administrator chooses messages, arguments and their names. [`Notify::clients`] takes everybody who is named
 //! like a client, in every message, and the caller denies if any of them is kept out. So an argument whose value the
 //! client wrote itself, such as a header, can only add to what is asked: it may bring its sender a denial, but never
-//! hides the address that stands beside it. Where no argument is named like a client, [`Notify::clients`] says what is
-//! taken instead; an administrator who sends more than one address does well to name the right one `src`.
+//! hides the address that stands beside it. Where no argument of such a name says who it is, [`Notify::clients`] says what
+//! is taken instead; an administrator who sends more than one address does well to name the right one `src`.
 //!
 //! # What costs a connection, and what does not
 //!
@@ -77,10 +77,15 @@ pub use session::{Closing, Handled, Session, Step};
 /// Longest frame in bytes that is taken, the four of its length not counted. Longer: [`Fault::FrameTooLong`].
 ///
 /// HAProxy announces `tune.bufsize` less 4, 16,380 by default, and in the hello the smaller of the two limits is agreed
-/// on. An agent must not be the one that lowers it: HAProxy 2.6 to 3.0 answer a message that has become too long by
-/// connecting anew as fast as they can, while the client waits. So this is 64 times the default: HAProxy keeps two
-/// such buffers for every connection, which nobody makes that big, and ours is only as long as the frame that comes.
-pub const FRAME_BYTES_MAX: u32 = 1 << 20;
+/// on. An agent must not be the one that lowers it below what messages need: HAProxy 2.6 to 3.0 answer a message that has
+/// become too long by connecting anew as fast as they can, while the client waits. A message about a client has some 60
+/// bytes, so this is a thousand times what is needed; and little enough that one frame of hundred thousands of
+/// messages does not hold up everybody else on the shard.
+pub const FRAME_BYTES_MAX: u32 = 64 << 10;
 
 /// Smallest `max-frame-size` in bytes that a peer may announce (section 3.2).
 pub const FRAME_BYTES_MIN: u32 = 256;
+
+/// Longest frame in bytes before the hello was answered. HAProxy's hello has about 150: nobody shall fill a buffer who has
+/// not even said what they speak.
+pub const HELLO_BYTES_MAX: u32 = 4 << 10;

@@ -45,8 +45,8 @@ impl<'a> Notify<'a> {
     /// In each message these are all arguments named `src`, `ip`, `src_ip` or `client_ip`, in any case, if their value is
     /// an address or a string; of the other types, null above all (there was no such header), nobody is named.
     ///
-    /// Only a message without any argument of such a name is searched: for the first argument that is an address, and
-    /// for the first string that reads as one. For both, because a string may be the client's own words: one who sends an
+    /// A message in which none of these gives an address, because there is none or its header was left out, is searched: for
+    /// the first argument that is an address, and for the first string that reads as one. For both, because a string may be the client's own words: one who sends an
     /// address as its user agent must not be asked about as that address *instead of* its own. And only for the first
     /// of each, because a later one may well be ours (`dst`).
     pub fn clients(&self) -> Clients<'a> {
@@ -146,7 +146,7 @@ pub struct Clients<'a> {
     arguments_count: u8,
     /// How many of them were not read yet.
     arguments_left: u8,
-    /// Whether none of those that were read is named like a client.
+    /// Whether none of those that were read is named like a client and says who that is.
     is_searching: bool,
     /// What the search has found.
     address: Option<IpAddr>,
@@ -163,13 +163,14 @@ impl<'a> Iterator for Clients<'a> {
                 let name = self.unread.string()?;
                 self.arguments_left -= 1;
                 if is_client_name(name) {
-                    self.is_searching = false;
-                    match self.unread.value()? {
-                        Value::Ipv4(ip) => return Some(Client::Ip(ip.into())),
-                        Value::Ipv6(ip) => return Some(Client::Ip(ip.into())),
-                        Value::String(text) => return Some(Client::Text(text)),
-                        _ => {}
-                    }
+                    let client = match self.unread.value()? {
+                        Value::Ipv4(ip) => Client::Ip(ip.into()),
+                        Value::Ipv6(ip) => Client::Ip(ip.into()),
+                        Value::String(text) => Client::Text(text),
+                        _ => continue,
+                    };
+                    self.is_searching &= matches!(client, Client::Text(text) if parse_address(text).is_none());
+                    return Some(client);
                 } else if self.is_searching && self.address.is_none() {
                     self.address = match self.unread.value()? {
                         Value::Ipv4(ip) => Some(ip.into()),
@@ -295,8 +296,10 @@ mod tests {
             Value::Uint64(1),
             Value::Binary(b"\xc0\0\x02\x07"),
         ] {
-            assert_eq!(asked(&[&[(b"src", value), (b"dst", OTHER)]]), "", "{value:?}");
-            assert_eq!(asked(&[&[(b"src", value), (b"ip", V4)]]), "192.0.2.7", "{value:?}");
+            assert_eq!(asked(&[&[(b"src", value)]]), "", "{value:?}");
+            assert_eq!(asked(&[&[(b"src", value), (b"ip", V4), (b"dst", OTHER)]]), "192.0.2.7", "{value:?}");
+            // A header that was left out does not hide the address beside it.
+            assert_eq!(asked(&[&[(b"src", value), (b"addr", V4)]]), "192.0.2.7", "{value:?}");
         }
     }
 

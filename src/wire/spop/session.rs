@@ -1,10 +1,10 @@
 //! One connection: where frames begin and end, the handshake before them and the farewell behind them.
 
-use super::FRAME_BYTES_MAX;
 use super::disconnect::{self, Fault, Status};
 use super::frame::{self, Frame, HEAD_BYTES_MIN, kind};
 use super::hello::Hello;
 use super::notify::Notify;
+use super::{FRAME_BYTES_MAX, HELLO_BYTES_MAX};
 
 /// The agent's side of one connection: 8 bytes of state, no buffer of its own.
 #[derive(Debug)]
@@ -84,7 +84,8 @@ impl Session {
         };
         let length = u32::from_be_bytes(*length);
         // Neither is worth waiting for. HTTP and TLS begin with what would be a length of a gigabyte.
-        if length > self.frame_bytes_max {
+        let length_max = if self.is_greeting() { HELLO_BYTES_MAX } else { self.frame_bytes_max };
+        if length > length_max {
             return self.refuse(Fault::FrameTooLong, buffer, out);
         }
         if length < HEAD_BYTES_MIN {
@@ -280,9 +281,9 @@ mod tests {
     #[test]
     fn lengths_out_of_bounds_are_not_waited_for() {
         let (mut session, mut out) = (Session::new(), Vec::new());
-        assert_eq!(session.next(&FRAME_BYTES_MAX.to_be_bytes(), &mut out), Step::Incomplete);
+        assert_eq!(session.next(&HELLO_BYTES_MAX.to_be_bytes(), &mut out), Step::Incomplete);
         assert!(out.is_empty());
-        check(&[&(FRAME_BYTES_MAX + 1).to_be_bytes()], &["close: Fault(FrameTooLong), said 3"]);
+        check(&[&(HELLO_BYTES_MAX + 1).to_be_bytes()], &["close: Fault(FrameTooLong), said 3"]);
         for stream in [b"GET / HTTP/1.1\r\n", &b"\x16\x03\x01\x02"[..], b"PROXY", b"EHLO"] {
             check(&[stream], &["close: Fault(FrameTooLong), said 3"]);
         }
