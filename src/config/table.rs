@@ -276,8 +276,8 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         kind: Kind::Duration { min: ms(100), max: hours(24) },
         absent: Absent::Default("10s"),
         unit: "",
-        doc: "How long a question may take to arrive, and a peer to accept an answer, before the connection is closed. \
-              A connection without a question may stay.",
+        doc: "How long a first question, and the message of any, may take to arrive, and a peer to take what is written \
+              to it, before the connection is closed. A connection that has asked may rest.",
         reload: Reload::Restart,
         place: |s| Place::Duration(&mut s.envoy.read_timeout),
     },

@@ -126,15 +126,16 @@ impl Connections {
     }
 
     /// Ends all. Of most the reading side is shut down: each still handles what it has received, and then finds the end.
+    /// What comes later is received all the same, so those that would go on answering it have a moment only.
     pub fn finish(&mut self, now: Time) {
         for connection in self.places.iter_mut().flatten() {
+            if has_last_words(connection.service) {
+                connection.overdue = true;
+                connection.deadline = connection.deadline.min(now.plus(LAST_WORDS));
+            }
             match connection.waker.take() {
                 None => connection.handle.shutdown(Shutdown::Read),
-                Some(waker) => {
-                    connection.overdue = true;
-                    connection.deadline = connection.deadline.min(now.plus(LAST_WORDS));
-                    waker.wake();
-                }
+                Some(waker) => waker.wake(),
             }
         }
     }

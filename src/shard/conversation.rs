@@ -2,7 +2,7 @@
 //!
 //! All questions of one read are answered with one write, which is worth more than anything else here: at 64 questions
 //! a read, a question costs a twenty-seventh of one that is alone. Buffers belong to the connection and are used
-//! again, so a question allocates nothing.
+//! again, so a question allocates nothing, but for what `h2` needs for each call of Envoy.
 
 use super::Plan;
 use super::connections::ConnectionId;
@@ -31,8 +31,10 @@ const FIRST_OUTPUT_BYTES: usize = 512;
 /// A write buffer that has grown beyond this is given back.
 const KEPT_OUTPUT_BYTES: usize = 4 << 10;
 
-/// Reads in a row after which other connections get their turn on the epoll driver.
+/// Reads in a row, and bytes read, after which other connections get their turn on the epoll driver: what costs is a read
+/// as long as questions are short, and then their bytes.
 const READS_PER_WAKE: u32 = 16;
+const BYTES_PER_WAKE: usize = 64 << 10;
 
 /// How long we look for a peer on a connection that says nothing.
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -144,7 +146,7 @@ impl<P: Protocol> Conversation<'_, P> {
     async fn hold(&mut self) {
         let mut input: Vec<u8> = Vec::with_capacity(P::INPUT_BYTES);
         let mut output: Vec<u8> = Vec::with_capacity(FIRST_OUTPUT_BYTES);
-        let mut reads = 0;
+        let (mut reads, mut bytes) = (0, 0);
         loop {
             if input.len() == input.capacity() {
                 if input.capacity() >= P::INPUT_BYTES_MAX {
@@ -156,7 +158,7 @@ impl<P: Protocol> Conversation<'_, P> {
             let result;
             (result, input) = self.read(input).await;
             match result {
-                Ok(1..) => {}
+                Ok(count @ 1..) => bytes += count,
                 Ok(0) => return self.part(output).await,
                 Err(_) => return,
             }
@@ -185,7 +187,8 @@ impl<P: Protocol> Conversation<'_, P> {
                 output = Vec::with_capacity(FIRST_OUTPUT_BYTES);
             }
             reads += 1;
-            if reads % READS_PER_WAKE == 0 {
+            if reads >= READS_PER_WAKE || bytes >= BYTES_PER_WAKE {
+                (reads, bytes) = (0, 0);
                 self.shard.give_way().await;
             }
         }
@@ -199,14 +202,15 @@ impl<P: Protocol> Conversation<'_, P> {
         let mut reading = pin!(self.stream.read(SliceMut::new(input, begin, end)));
         let (result, slice) = poll_fn(|context| {
             let polled = reading.as_mut().poll(context);
-            if P::PARTS_BY_AGREEMENT && polled.is_pending() && !*parts {
+            if P::PARTS_BY_AGREEMENT && !*parts {
+                // Also where a read never waits, because there is always more.
                 if shard.is_draining() {
                     *parts = true;
                     let mut output = Vec::new();
                     shard.turn(|core| protocol.part(core, Parting::Drain, &mut output));
-                    // Beside the read that is under way. If it cannot be sent now, the peer hears nothing anyway.
+                    // If nothing can be sent now, the peer does not listen, and hears of the end when it comes.
                     handle.send_now(&output);
-                } else if !std::mem::replace(can_be_woken, true) {
+                } else if polled.is_pending() && !std::mem::replace(can_be_woken, true) {
                     shard.turn(|core| core.connections.set_waker(*id, context.waker().clone()));
                 }
             }

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub struct Handover {
     pub socket: OwnedFd,
     pub service: Service,
-    /// `None` if the kernel did not say.
+    /// `None` on a unix socket, or if the kernel did not say.
     pub peer: Option<Address>,
 }
 

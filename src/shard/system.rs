@@ -192,13 +192,17 @@ impl Handle {
         let _ = rustix::net::shutdown(socket.as_fd(), how);
     }
 
-    /// Sends a few bytes without waiting, beside whatever else is under way on the socket. False if not all could be sent.
+    /// Sends a few bytes without waiting, beside a read that is under way. All of them or none: if only some could be sent,
+    /// what follows would be read as their rest, and the socket is shut down.
     ///
     /// The caller vouches that the socket is still open, as above.
-    pub fn send_now(self, bytes: &[u8]) -> bool {
+    pub fn send_now(self, bytes: &[u8]) {
         // SAFETY: as above.
         let socket = unsafe { BorrowedFd::borrow_raw(self.0) };
-        rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) == Ok(bytes.len())
+        let sent = rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        if sent.is_ok_and(|sent| sent < bytes.len()) {
+            self.shutdown(rustix::net::Shutdown::Both);
+        }
     }
 }
 
