@@ -356,14 +356,20 @@ fn a_connection_may_rest_but_not_dawdle() {
         stream.send_data(Bytes::from_static(&[0, 0, 0, 1, 0, 1, 2, 3]), false).expect("to begin");
         assert!(response.await.is_err(), "and the connection ends");
     });
-    // One that never begins, and one that greets and then asks nothing.
-    for greeting in [&b""[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"] {
+    // One that never begins, one that greets and then asks nothing, and some that ask and then stop in the middle: of a
+    // frame's head, of a header block.
+    let open = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".as_bytes();
+    // Not a call that is served, but one that is answered: HPACK's numbers of POST, http, /.
+    let asked = [open, b"\0\0\x03\x01\x05\0\0\0\x01\x83\x86\x84"].concat();
+    let half_head = [&asked[..], b"\0\0\x03\x01"].concat();
+    let half_block = [&asked[..], b"\0\0\x03\x01\0\0\0\0\x03\x83\x86\x84"].concat();
+    for greeting in [&b""[..], open, &half_head, &half_block] {
         let mut silent = TcpStream::connect(server.config.envoy).expect("a connection");
         silent.set_read_timeout(Some(DEADLINE)).expect("an option of every socket");
         silent.write_all(greeting).expect("to greet");
         drop(silent.read_to_end(&mut Vec::new()));
     }
-    server.wait_for_metric("fail2ban_connections_total", &[("service", "envoy"), ("event", "timed_out")], 3);
+    server.wait_for_metric("fail2ban_connections_total", &[("service", "envoy"), ("event", "timed_out")], 5);
     wait_for("everybody to be gone", || {
         (server.metrics().by_shard("fail2ban_shard_connections", &[("service", "envoy")]) == [0, 0]).then_some(())
     });

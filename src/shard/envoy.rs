@@ -85,7 +85,7 @@ impl Protocol for Envoy {
     }
 
     fn may_rest(&self) -> bool {
-        self.has_asked && self.session.incomplete_calls() == 0
+        self.has_asked && !self.session.is_in_the_middle()
     }
 
     fn part(&mut self, core: &mut Core, _: Parting, output: &mut Vec<u8>) {

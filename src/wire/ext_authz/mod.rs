@@ -63,6 +63,7 @@
 //! ([`INPUT_BYTES_PER_ROUND`]).
 
 mod answer;
+mod boundary;
 mod call;
 mod health;
 mod message;

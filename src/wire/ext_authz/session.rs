@@ -10,6 +10,7 @@ use http::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Request, Response, StatusCode};
 
 use super::answer::Answer;
+use super::boundary::Boundary;
 use super::call::{Call, Failure, Method};
 use super::health::{self, Watcher};
 use super::message::Message;
@@ -29,6 +30,7 @@ const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 pub struct Session {
     pipe: Pipe,
     link: Link,
+    boundary: Boundary,
     /// Calls whose message is not whole yet.
     incomplete: Vec<Call>,
     /// What [`Call::poll`] counts.
@@ -128,6 +130,7 @@ impl Session {
         Session {
             link: Link::Greeting(builder.handshake(pipe.clone())),
             pipe,
+            boundary: Boundary::default(),
             incomplete: Vec::new(),
             unfinished_bytes: 0,
             unanswered: Vec::new(),
@@ -147,6 +150,7 @@ impl Session {
     /// [`Session::wants_input`] first.
     pub fn receive(&mut self, bytes: &[u8]) {
         if !self.is_closed() {
+            self.boundary.pass(bytes);
             self.pipe.receive(bytes);
         }
     }
@@ -190,10 +194,16 @@ impl Session {
         self.pipe.take_output(out);
     }
 
-    /// Calls whose message is not complete yet: the caller gives them a deadline. What is incomplete below HTTP/2's
-    /// frames and header lists is not counted, so a connection needs a deadline too.
+    /// Calls whose message is not complete yet.
+    #[cfg(test)]
     pub fn incomplete_calls(&self) -> usize {
         self.incomplete.len()
+    }
+
+    /// Whether something is half said: the preface, a frame, a header block, a call's message. The caller gives it a
+    /// deadline.
+    pub fn is_in_the_middle(&self) -> bool {
+        !self.boundary.is_reached() || !self.incomplete.is_empty()
     }
 
     /// Says whether this server can answer: health checks are told so, and watchers hear of a change.
