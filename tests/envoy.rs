@@ -5,10 +5,10 @@
 
 mod harness;
 
-use harness::load::{Visitors, freeze, h2load, wrk};
+use harness::load::{FORWARDED, freeze, h2load, restart_under_load, wrk};
 use harness::peers::{
-    Heard, IMAP_GREETING, ORIGIN_BODY, Origin, Peer, Program, SMTP_GREETING, Talk, connect_from, http_from,
-    http_status, replace, shipped, wait_for_steady,
+    Heard, IMAP_GREETING, ORIGIN_BODY, Origin, Peer, Program, SMTP_GREETING, Talk, connect_from, http_from, replace,
+    shipped, wait_for_steady,
 };
 use harness::{Answer, Config, Directory, Http, Server, free_port, has_ipv6, need, record, run_command, wait_for};
 use std::io::Write as _;
@@ -320,13 +320,7 @@ fn forwarded_addresses_count_from_trusted_proxies_only() {
     }
     let trusting = config.on_ports_of(&server.config).set("envoy.trusted_proxies", "[127.0.0.3]");
     server.reload(&trusting);
-    for (client, forwarded, status) in [
-        (OTHER, "198.51.100.7", 403),
-        (OTHER, "192.0.2.1, 198.51.100.7", 403),
-        (OTHER, "198.51.100.7, 192.0.2.1", 200),
-        (OTHER, "::ffff:198.51.100.7", 403),
-        (BANNED, "198.51.100.7", 200),
-    ] {
+    for (client, forwarded, status) in FORWARDED {
         let answer = envoy.get(client, &[("X-Forwarded-For", forwarded)]);
         assert_eq!(answer.status, status, "{client} forwards {forwarded}");
     }
@@ -426,31 +420,7 @@ fn fail_closed_is_one_word() {
 fn a_restart_under_load_costs_no_client_its_answer() {
     let server = refusing(Config::new());
     let Some(envoy) = Envoy::start(&server) else { return };
-    let visitors = Visitors::come(8, OTHER, envoy.web);
-    visitors.wait_for(200);
-    assert_eq!(envoy.stat(HTTP_FAILED_OPEN), 0);
-    let config = server.config.clone();
-    let begun = Instant::now();
-    // As a supervisor does it.
-    server.stop();
-    visitors.wait_for(200);
-    let server = Server::try_start(config, &[]).unwrap_or_else(|ended| panic!("{}", ended.text()));
-    let taken = wait_for_steady("refusals", 10, || http_status(BANNED, envoy.web).is_ok_and(|status| status == 403));
-    record(&format!("restarted in {:?}, refuses again {taken:?} after that", begun.elapsed()));
-    visitors.wait_for(200);
-    // Once more, without a farewell.
-    let config = server.config.clone();
-    server.signal(libc::SIGKILL);
-    server.wait_for_end();
-    visitors.wait_for(200);
-    let server = Server::try_start(config, &[]).unwrap_or_else(|ended| panic!("{}", ended.text()));
-    wait_for_steady("refusals", 10, || http_status(BANNED, envoy.web).is_ok_and(|status| status == 403));
-    visitors.wait_for(200);
-    let failed = envoy.stat(HTTP_FAILED_OPEN);
-    let seen = visitors.leave();
-    assert_eq!(seen.outcomes.keys().collect::<Vec<_>>(), ["200"], "{seen:?}");
-    assert!(failed > 0, "it was away");
-    record(&format!("{:?}, {failed} of them without an answer, the longest took {:?}", seen.outcomes, seen.longest));
+    let server = restart_under_load(server, envoy.web, BANNED, || envoy.stat(HTTP_FAILED_OPEN));
     envoy.stop();
     server.stop();
 }
@@ -463,10 +433,7 @@ fn every_shard_answers_what_another_has_counted() {
     for client in &clients {
         server.fail(&client.to_string(), 5);
     }
-    wait_for("the bans on both shards", || {
-        let held = server.metrics().by_shard("fail2ban_shard_replica_bans", &[]);
-        (held == [20, 20]).then_some(())
-    });
+    server.wait_for_bans_everywhere(20);
     let connected = || server.metrics().by_shard("fail2ban_shard_connections", &[("service", "envoy")]);
     // Envoy has a connection for each of its threads, and one for the health checks; a thread makes its own when it
     // has something to ask.

@@ -207,10 +207,7 @@ fn many_calls_at_once_are_each_answered_on_either_driver() {
         let server = Server::start(Config::new().set("runtime.driver", driver));
         let banned = (0..100).map(|n| format!("192.0.2.{n}"));
         server.send_udp(banned.flat_map(|client| std::iter::repeat_n(failed_login(&client), 5)));
-        server.wait_for_metric("fail2ban_bans_total", &[], 100);
-        wait_for("every ban on every shard", || {
-            (server.metrics().by_shard("fail2ban_shard_replica_bans", &[]) == [100, 100]).then_some(())
-        });
+        server.wait_for_bans_everywhere(100);
         run(async {
             let callers = [Caller::connect(server.config.envoy).await, Caller::connect(server.config.envoy).await];
             let mut calls = tokio::task::JoinSet::new();

@@ -289,9 +289,7 @@ fn who_fails_five_times_is_refused_everywhere_and_nobody_else(program: &Program)
     server.send_udp([failed_login(&BANNED.to_string())]);
     wait_for("the refusal", || (http_status(BANNED, haproxy.web).ok() == Some(403)).then_some(()));
     record(&format!("refused {:?} after the fifth failure", started.elapsed()));
-    wait_for("the ban on every shard", || {
-        (server.metrics().by_shard("fail2ban_shard_replica_bans", &[]) == [1, 1]).then_some(())
-    });
+    server.wait_for_bans_everywhere(1);
 
     let reached = haproxy.reached();
     for _ in 0..20 {
@@ -402,9 +400,7 @@ fn a_ban_of_any_shard_is_answered_by_every_shard(program: &Program) {
         let lines = chunk.iter().flat_map(|client| std::iter::repeat_n(failed_login(&client.to_string()), 5));
         server.send_udp_from(&socket, lines);
     }
-    wait_for("every ban on every shard", || {
-        (server.metrics().by_shard("fail2ban_shard_replica_bans", &[]) == [100, 100]).then_some(())
-    });
+    server.wait_for_bans_everywhere(100);
     let answered = || server.metrics().by_shard("fail2ban_shard_questions_total", &[]);
     let before = answered();
     // Each thread of HAProxy has a connection for each frontend, and by chance all may be to the same shard.

@@ -5,10 +5,10 @@
 
 mod harness;
 
-use harness::load::{Visitors, freeze, wrk};
+use harness::load::{FORWARDED, freeze, restart_under_load, wrk};
 use harness::peers::{
-    Heard, IMAP_GREETING, ORIGIN_BODY, Origin, Peer, Program, SMTP_GREETING, Talk, greeting, http_from, http_status,
-    replace, shipped, wait_for_steady,
+    Heard, IMAP_GREETING, ORIGIN_BODY, Origin, Peer, Program, SMTP_GREETING, Talk, greeting, http_from, replace,
+    shipped, wait_for_steady,
 };
 use harness::{Answer, Config, Directory, Server, free_port, has_ipv6, need, record, skip, wait_for};
 use std::fs;
@@ -367,13 +367,7 @@ fn forwarded_addresses_count_from_trusted_proxies_only() {
         "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;",
     );
     let Some(nginx) = Nginx::start_changed(&server, &patient(&[change])) else { return };
-    for (client, forwarded, status) in [
-        (OTHER, "198.51.100.7", 403),
-        (OTHER, "192.0.2.1, 198.51.100.7", 403),
-        (OTHER, "198.51.100.7, 192.0.2.1", 200),
-        (OTHER, "::ffff:198.51.100.7", 403),
-        (BANNED, "198.51.100.7", 200),
-    ] {
+    for (client, forwarded, status) in FORWARDED {
         let answer = nginx.get(client, &[("X-Forwarded-For", forwarded)]);
         assert_eq!(answer.status, status, "{client} forwards {forwarded}");
     }
@@ -495,31 +489,7 @@ fn fail_closed_is_one_word() {
 fn a_restart_under_load_costs_no_client_its_answer() {
     let server = refusing(Config::new());
     let Some(nginx) = Nginx::start(&server) else { return };
-    let visitors = Visitors::come(8, OTHER, nginx.web);
-    visitors.wait_for(200);
-    assert_eq!(nginx.came_to("failed"), 0, "{}", nginx.error_log());
-    let config = server.config.clone();
-    let begun = Instant::now();
-    // As a supervisor does it.
-    server.stop();
-    visitors.wait_for(200);
-    let server = Server::try_start(config, &[]).unwrap_or_else(|ended| panic!("{}", ended.text()));
-    let taken = wait_for_steady("refusals", 10, || http_status(BANNED, nginx.web).is_ok_and(|status| status == 403));
-    record(&format!("restarted in {:?}, refuses again {taken:?} after that", begun.elapsed()));
-    visitors.wait_for(200);
-    // Once more, without a farewell.
-    let config = server.config.clone();
-    server.signal(libc::SIGKILL);
-    server.wait_for_end();
-    visitors.wait_for(200);
-    let server = Server::try_start(config, &[]).unwrap_or_else(|ended| panic!("{}", ended.text()));
-    wait_for_steady("refusals", 10, || http_status(BANNED, nginx.web).is_ok_and(|status| status == 403));
-    let failed = nginx.came_to("failed");
-    visitors.wait_for(200);
-    let seen = visitors.leave();
-    assert_eq!(seen.outcomes.keys().collect::<Vec<_>>(), ["200"], "{seen:?}");
-    assert!(failed > 0, "it was away");
-    record(&format!("{:?}, {failed} of them without an answer, the longest took {:?}", seen.outcomes, seen.longest));
+    let server = restart_under_load(server, nginx.web, BANNED, || nginx.came_to("failed") as u64);
     nginx.stop();
     server.stop();
 }

@@ -93,10 +93,7 @@ fn thousands_of_questions_in_flight_are_each_answered_on_either_driver() {
         // Over UDP, so that both shards receive them; counted by the owners, answered by everybody.
         let banned = (0..100).map(|n| format!("192.0.2.{n}"));
         server.send_udp(banned.flat_map(|client| std::iter::repeat_n(failed_login(&client), 5)));
-        server.wait_for_metric("fail2ban_bans_total", &[], 100);
-        wait_for("every ban on every shard", || {
-            (server.metrics().by_shard("fail2ban_shard_replica_bans", &[]) == [100, 100]).then_some(())
-        });
+        server.wait_for_bans_everywhere(100);
         let mut engines: Vec<Engine> = (0..2).map(|_| Engine::open(server.config.spoa).expect("an agent")).collect();
         assert_eq!(server.metrics().by_shard("fail2ban_shard_connections", &[("service", "spoa")]), [1, 1]);
         for engine in &mut engines {

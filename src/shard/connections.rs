@@ -27,8 +27,8 @@ struct Connection {
     service: Service,
     peer: Option<Address>,
     deadline: Time,
-    /// It missed its deadline, or was given its last one.
-    overdue: bool,
+    /// It has its last deadline: it missed one, or everything ends.
+    is_ending: bool,
     /// Wakes its task when it is to end by agreement.
     waker: Option<Waker>,
 }
@@ -51,7 +51,7 @@ pub struct Connections {
 impl Connections {
     /// Adds a connection. It must be removed before its socket is closed.
     pub fn add(&mut self, handle: Handle, service: Service, peer: Option<Address>, deadline: Time) -> ConnectionId {
-        let connection = Some(Connection { handle, service, peer, deadline, overdue: false, waker: None });
+        let connection = Some(Connection { handle, service, peer, deadline, is_ending: false, waker: None });
         match self.free.pop() {
             Some(at) => {
                 self.places[at] = connection;
@@ -72,10 +72,10 @@ impl Connections {
         }
     }
 
-    /// From now on the connection has until `deadline`, unless it was too late already.
+    /// From now on the connection has until `deadline`, unless it has its last one.
     pub fn set_deadline(&mut self, id: ConnectionId, deadline: Time) {
         if let Some(Some(connection)) = self.places.get_mut(id.0)
-            && !connection.overdue
+            && !connection.is_ending
         {
             connection.deadline = deadline;
         }
@@ -88,9 +88,9 @@ impl Connections {
         }
     }
 
-    /// Whether the connection missed its deadline.
-    pub fn is_overdue(&self, id: ConnectionId) -> bool {
-        matches!(self.places.get(id.0), Some(Some(connection)) if connection.overdue)
+    /// Whether the connection has its last deadline: it missed one, or everything ends.
+    pub fn is_ending(&self, id: ConnectionId) -> bool {
+        matches!(self.places.get(id.0), Some(Some(connection)) if connection.is_ending)
     }
 
     pub fn len(&self) -> usize {
@@ -105,7 +105,7 @@ impl Connections {
     pub fn sweep(&mut self, now: Time) -> [u64; Service::COUNT] {
         let mut missed = [0; Service::COUNT];
         for connection in self.places.iter_mut().flatten().filter(|connection| connection.deadline <= now) {
-            let first = !std::mem::replace(&mut connection.overdue, true);
+            let first = !std::mem::replace(&mut connection.is_ending, true);
             missed[connection.service as usize] += u64::from(first);
             if first && has_last_words(connection.service) {
                 connection.handle.shutdown(Shutdown::Read);
@@ -130,7 +130,7 @@ impl Connections {
     pub fn finish(&mut self, now: Time) {
         for connection in self.places.iter_mut().flatten() {
             if has_last_words(connection.service) {
-                connection.overdue = true;
+                connection.is_ending = true;
                 connection.deadline = connection.deadline.min(now.plus(LAST_WORDS));
             }
             match connection.waker.take() {

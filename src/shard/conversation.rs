@@ -255,7 +255,7 @@ impl<P: Protocol> Conversation<'_, P> {
     /// No more will come. If it was we who wanted that, the protocol's last words are said.
     async fn part(&mut self, mut output: Vec<u8>) {
         self.shard.turn(|core| {
-            let why = match (core.draining, core.connections.is_overdue(self.id)) {
+            let why = match (core.draining, core.connections.is_ending(self.id)) {
                 _ if self.parts => None,
                 (true, _) => Some(Parting::Drain),
                 (false, true) => Some(Parting::Timeout),

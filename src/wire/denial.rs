@@ -1,4 +1,5 @@
-//! A denial, as far as a client is told over HTTP: nginx's and Envoy's. HAProxy's variables are in `spop/answer.rs`.
+//! A denial, as far as a client is told over HTTP: nginx's and Envoy's. HAProxy's variables, which share the
+//! cutting and the rounding, are in `spop/answer.rs`.
 
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -53,7 +54,7 @@ impl<'a> Denial<'a> {
 }
 
 /// Rounded up: whoever waits that long finds the ban gone.
-fn whole_seconds(time: Duration) -> u64 {
+pub(super) fn whole_seconds(time: Duration) -> u64 {
     time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
 }
 
@@ -104,14 +105,8 @@ fn push_json_string(out: &mut Vec<u8>, text: &str) {
 }
 
 /// At most `bytes_max` bytes of `text`, whole characters only.
-fn cut(text: &str, bytes_max: usize) -> &str {
-    let mut end = bytes_max.min(text.len());
-    loop {
-        match text.get(..end) {
-            Some(start) => return start,
-            None => end = end.saturating_sub(1),
-        }
-    }
+pub(super) fn cut(text: &str, bytes_max: usize) -> &str {
+    text.get(..text.floor_char_boundary(bytes_max)).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -8,5 +8,6 @@
 pub mod denial;
 pub mod ext_authz;
 pub mod http1;
+mod list;
 pub mod spop;
 pub mod syslog;

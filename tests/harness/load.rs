@@ -1,11 +1,11 @@
 //! What makes it hard for a proxy: many clients at once, and a program that hangs.
 
-use super::peers::http_from;
+use super::peers::{http_from, http_status, wait_for_steady};
 use super::{DEADLINE, Server, record, run_command, tool};
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -153,4 +153,52 @@ pub fn h2load(what: &str, count: usize, requests: usize, url: &str) {
     assert!(line("requests:").contains(&format!(" {requests} succeeded, 0 failed, 0 errored, 0 timeout")), "{text}");
     assert!(line("status codes:").starts_with(&format!("status codes: {requests} 2xx, ")), "{text}");
     record(&format!("{what}, HTTP/2: {count} clients, {}; {}", line("finished in"), line("time for request:")));
+}
+
+/// What a load balancer (127.0.0.3) and a client (127.0.0.2) say in X-Forwarded-For, and the status that is answered where
+/// the former is trusted and 198.51.100.7 banned.
+pub const FORWARDED: [(IpAddr, &str, u16); 5] = [
+    (BALANCER, "198.51.100.7", 403),
+    (BALANCER, "192.0.2.1, 198.51.100.7", 403),
+    (BALANCER, "198.51.100.7, 192.0.2.1", 200),
+    (BALANCER, "::ffff:198.51.100.7", 403),
+    (CLIENT, "198.51.100.7", 200),
+];
+
+const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+const BALANCER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
+
+/// Restarts the program under visitors to the proxy at `web`, as a supervisor does it and without a farewell. All of them
+/// must get their answers; that some were let in unasked must be seen in `failed`, what the proxy counts. `banned` is on the
+/// program's blacklist.
+#[track_caller]
+pub fn restart_under_load(server: Server, web: SocketAddr, banned: IpAddr, failed: impl Fn() -> u64) -> Server {
+    let visitors = Visitors::come(8, BALANCER, web);
+    visitors.wait_for(200);
+    assert_eq!(failed(), 0);
+    let refuses = || wait_for_steady("refusals", 10, || http_status(banned, web).is_ok_and(|status| status == 403));
+    let starts = |config| Server::try_start(config, &[]).unwrap_or_else(|ended| panic!("{}", ended.text()));
+
+    let config = server.config.clone();
+    let begun = Instant::now();
+    server.stop();
+    visitors.wait_for(200);
+    let server = starts(config);
+    let taken = refuses();
+    record(&format!("restarted in {:?}, refuses again {taken:?} after that", begun.elapsed()));
+    visitors.wait_for(200);
+
+    let config = server.config.clone();
+    server.signal(libc::SIGKILL);
+    server.wait_for_end();
+    visitors.wait_for(200);
+    let server = starts(config);
+    refuses();
+    visitors.wait_for(200);
+    let failed = failed();
+    let seen = visitors.leave();
+    assert_eq!(seen.outcomes.keys().collect::<Vec<_>>(), ["200"], "{seen:?}");
+    assert!(failed > 0, "it was away");
+    record(&format!("{:?}, {failed} of them without an answer, the longest took {:?}", seen.outcomes, seen.longest));
+    server
 }

@@ -569,6 +569,15 @@ impl Server {
         self.connect_syslog().write_all(text.as_bytes()).expect("to send log lines");
     }
 
+    /// Waits until every shard holds `count` bans.
+    #[track_caller]
+    pub fn wait_for_bans_everywhere(&self, count: u64) {
+        wait_for("every ban on every shard", || {
+            let held = self.metrics().by_shard("fail2ban_shard_replica_bans", &[]);
+            held.iter().all(|held| *held == count).then_some(())
+        });
+    }
+
     /// Has `client` fail `times` times.
     #[track_caller]
     pub fn fail(&self, client: &str, times: usize) {

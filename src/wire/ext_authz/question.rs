@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::super::list::elements;
 use super::message::Message;
 
 /// Who is asked about.
@@ -62,17 +63,8 @@ impl<'a> ForwardedFor<'a> {
     /// The list's elements from the right, which is the order of trust: the last was added by the nearest proxy. Each
     /// without blanks around it, empty ones left out (RFC 9110 §5.6.1). They are what somebody wrote, not yet addresses.
     pub fn from_right(&self) -> impl Iterator<Item = &'a [u8]> {
-        let elements = self.values.iter().rev().flat_map(|value| value.rsplit(|&byte| byte == b','));
-        elements.map(trim_blanks).filter(|element| !element.is_empty())
+        self.values.iter().rev().flat_map(|value| elements(value).rev())
     }
-}
-
-/// RFC 9110 §5.6.3.
-fn trim_blanks(mut text: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = text {
-        text = rest;
-    }
-    text
 }
 
 /// A message that comes in several parts is one (the last part of a scalar stands), and `Address` is a oneof, of which the

@@ -7,6 +7,7 @@ use std::fmt;
 
 use memchr::{memchr, memchr2, memrchr};
 
+use super::super::list::{elements, trim_blanks};
 use super::BODY_BYTES_MAX;
 use super::answer::Delivery;
 use super::refusal::Refusal;
@@ -425,22 +426,6 @@ fn parse_number(digits: &[u8]) -> Option<u64> {
         let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
         number.checked_mul(10)?.checked_add(digit)
     })
-}
-
-/// The elements of a comma-separated list, empty ones left out (RFC 9110 §5.6.1.2).
-fn elements(list: &[u8]) -> impl Iterator<Item = &[u8]> {
-    list.split(|&byte| byte == b',').map(trim_blanks).filter(|element| !element.is_empty())
-}
-
-/// Without the optional white space around it: SP and HTAB, nothing else (RFC 9110 §5.6.3).
-fn trim_blanks(mut text: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] = text {
-        text = rest;
-    }
-    while let [rest @ .., b' ' | b'\t'] = text {
-        text = rest;
-    }
-    text
 }
 
 /// The first line without its CRLF, and what follows.

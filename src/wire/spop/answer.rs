@@ -11,6 +11,7 @@
 
 use std::time::Duration;
 
+use super::super::denial::{cut, whole_seconds};
 use super::data::{push_int32_value, push_string_value};
 use super::{FRAME_BYTES_MIN, frame};
 
@@ -97,7 +98,8 @@ fn push_denial(out: &mut Vec<u8>, denial: &Denial<'_>, frame_bytes_max: u32) {
     }
     if let Some(expires_in) = denial.expires_in {
         out.extend_from_slice(EXPIRES_IN);
-        push_int32_value(out, whole_seconds(expires_in));
+        // An int32 holds 68 years.
+        push_int32_value(out, whole_seconds(expires_in).min(i32::MAX as u64) as u32);
     }
 }
 
@@ -111,18 +113,6 @@ fn push_text(out: &mut Vec<u8>, text: &str) {
             *byte = b'?';
         }
     }
-}
-
-/// Rounded up, so that whoever waits that long finds the ban gone; at most what an int32 holds, which is 68 years.
-fn whole_seconds(time: Duration) -> u32 {
-    let seconds = time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0));
-    seconds.min(i32::MAX as u64) as u32
-}
-
-/// At most `bytes_max` bytes of `text`, whole characters only.
-fn cut(text: &str, bytes_max: usize) -> &str {
-    let end = text.floor_char_boundary(bytes_max);
-    text.get(..end).unwrap_or_default()
 }
 
 #[cfg(test)]

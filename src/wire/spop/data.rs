@@ -6,10 +6,10 @@
 //! has two encodings:
 //!
 //! ```text
-//!        0 ..        240   1 byte    XXXXXXXX
-//!      240 ..      2,288   2 bytes   1111XXXX 0XXXXXXX
-//!    2,288 ..    264,432   3 bytes   1111XXXX 1XXXXXXX 0XXXXXXX
-//!  264,432 .. 33,818,864   4 bytes   1111XXXX 1XXXXXXX 1XXXXXXX 0XXXXXXX
+//!        0 ..        240   1 byte    nnnnnnnn
+//!      240 ..      2,288   2 bytes   1111nnnn 0nnnnnnn
+//!    2,288 ..    264,432   3 bytes   1111nnnn 1nnnnnnn 0nnnnnnn
+//!  264,432 .. 33,818,864   4 bytes   1111nnnn 1nnnnnnn 1nnnnnnn 0nnnnnnn
 //!  and so on, 10 bytes at most
 //! ```
 

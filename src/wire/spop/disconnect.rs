@@ -106,7 +106,7 @@ impl Status {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
     /// A frame longer than the negotiated maximum; before the hello, than
-    /// [`FRAME_BYTES_MAX`](super::FRAME_BYTES_MAX). HTTP and TLS end here: their first bytes are no length.
+    /// [`HELLO_BYTES_MAX`](super::HELLO_BYTES_MAX). HTTP and TLS end here: their first bytes are no length.
     FrameTooLong,
     /// A frame shorter than its head.
     FrameTooShort,
