@@ -10,6 +10,7 @@ use super::settings::{
     PatternSettings, PrometheusSettings, Protocol, RuntimeSettings, Settings, SpoaSettings, SyslogSettings,
 };
 use crate::engine::address::Network;
+use crate::engine::time::Time;
 
 /// Sections that other versions serve. A file that has them is not wrong; they are named in a warning and not read.
 pub(super) const UNSERVED: &[&str] = &["database", "api"];
@@ -99,6 +100,9 @@ const fn days(count: u64) -> Duration {
 
 /// Ten years: who is to be kept out for longer belongs on the blacklist.
 const BAN_TIME_MAX: Duration = days(3650);
+
+// What was decided that long before the start must have a time.
+const _: () = assert!(BAN_TIME_MAX.as_millis() < Time::START.millis() as u128);
 
 /// The sections in the order of `config.yaml`, and what each is about.
 pub(super) const SECTIONS: &[(&str, &str)] = &[

@@ -356,7 +356,7 @@ impl Server {
 
     fn answer_scrapes(&mut self) {
         let Some(collection) = self.collection.take() else { return };
-        let uptime = Duration::from_millis(self.shards.clock.now().millis());
+        let uptime = self.shards.clock.uptime();
         let text = self.metrics.render(&collection.reports, &self.policy, uptime, self.log.lost());
         for scrape in collection.scrapes {
             // Whoever asked may have gone.

@@ -1,7 +1,7 @@
 //! The only clock of a shard: monotonic, read once a turn.
 
 use crate::engine::time::Time;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Counts from one instant of the process, the same for all shards.
 #[derive(Clone, Copy, Debug)]
@@ -10,14 +10,19 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// A clock at zero.
+    /// A clock at [`Time::START`].
     #[expect(clippy::disallowed_methods, reason = "this is the clock")]
     pub fn start() -> Clock {
         Clock { start: Instant::now() }
     }
 
     pub fn now(&self) -> Time {
-        Time::from_millis(self.nanos() / 1_000_000)
+        Time::START.plus(self.uptime())
+    }
+
+    /// How long this process has been running.
+    pub fn uptime(&self) -> Duration {
+        self.start.elapsed()
     }
 
     /// Nanoseconds since the start: for measuring, not for deciding.

@@ -5,6 +5,7 @@ use super::core::Core;
 use super::listen::Service;
 use crate::engine::address::Address;
 use crate::engine::policy::{QuestionRules, forwarded_client};
+use crate::engine::time::Time;
 use crate::wire::http1::answer::{self, Denial, DenialContent};
 use crate::wire::http1::{Delivery, Field, HEAD_BYTES_MAX, Method, Request, Session, Step, Target};
 use std::io::Write as _;
@@ -136,7 +137,7 @@ fn client(request: &Request<'_>, peer: Option<Address>, rules: &QuestionRules) -
 
 fn health(core: &Core, version: &str) -> Vec<u8> {
     let mut document = Vec::with_capacity(128);
-    let (shards, uptime) = (core.shards, core.now.millis() / 1000);
+    let (shards, uptime) = (core.shards, core.now.since(Time::START).as_secs());
     let _ = write!(
         document,
         r#"{{"status":"healthy","version":"{version}","uptime_seconds":{uptime},"shards":{shards},"policy":{}}}"#,
