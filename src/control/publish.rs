@@ -24,12 +24,30 @@ pub struct Publisher {
     policies: u64,
     names: Vec<PatternName>,
     ids: HashMap<Arc<str>, PatternId>,
+    /// The patterns that were compiled last, and what became of them.
+    matcher: Option<(Vec<PatternSettings>, Arc<Matcher>)>,
+    /// The lists of the last policy.
+    allow: Arc<NetworkTable<()>>,
+    block: Arc<NetworkTable<()>>,
+    senders: Arc<NetworkTable<()>>,
 }
 
 impl Publisher {
     /// For a machine with so many cores. Tables of networks are hashed with `hash`.
     pub fn new(cores: usize, hash: HashKey) -> Publisher {
-        Publisher { cores: cores.max(1), shards: None, hash, policies: 0, names: Vec::new(), ids: HashMap::new() }
+        let nobody = Arc::new(NetworkTable::new(hash.clone()));
+        Publisher {
+            cores: cores.max(1),
+            shards: None,
+            hash,
+            policies: 0,
+            names: Vec::new(),
+            ids: HashMap::new(),
+            matcher: None,
+            allow: Arc::clone(&nobody),
+            block: Arc::clone(&nobody),
+            senders: nobody,
+        }
     }
 
     /// How many shards the policies are for.
@@ -37,7 +55,8 @@ impl Publisher {
         self.shards.unwrap_or(self.cores)
     }
 
-    /// Reads the settings from a file and the environment, and compiles the next policy from them.
+    /// Reads the settings from a file and the environment, and compiles the next policy from them. What has not changed since
+    /// the one before is shared with it.
     ///
     /// # Errors
     ///
@@ -56,7 +75,7 @@ impl Publisher {
         }
     }
 
-    fn policy(&mut self, settings: &Settings, matcher: Matcher) -> Policy {
+    fn policy(&mut self, settings: &Settings, matcher: Arc<Matcher>) -> Policy {
         let wanted = if settings.runtime.shards == 0 { self.cores } else { settings.runtime.shards };
         let shards = *self.shards.get_or_insert(wanted);
         self.policies += 1;
@@ -73,24 +92,38 @@ impl Publisher {
             ipv6_prefix: ban.ipv6_prefix,
             tracked_max: ban.max_tracked.div_ceil(shards),
         };
+        self.allow = self.table(&ban.whitelist, &self.allow);
+        self.block = self.table(&ban.blacklist, &self.block);
+        self.senders = self.table(&settings.syslog.allowed_senders, &self.senders);
         Policy {
             number: self.policies,
             rules,
             matcher,
-            allow: self.table(&ban.whitelist),
-            block: self.table(&ban.blacklist),
-            senders: self.table(&settings.syslog.allowed_senders),
+            allow: Arc::clone(&self.allow),
+            block: Arc::clone(&self.block),
+            senders: Arc::clone(&self.senders),
             names: self.names.clone().into(),
             questions: QuestionRules {
-                nginx_trusted_proxies: self.table(&settings.nginx.trusted_proxies),
-                envoy_trusted_proxies: self.table(&settings.envoy.trusted_proxies),
+                nginx_trusted_proxies: network_table(&settings.nginx.trusted_proxies, &self.hash),
+                envoy_trusted_proxies: network_table(&settings.envoy.trusted_proxies, &self.hash),
                 deny_unknown: settings.nginx.on_unknown == OnUnknown::Deny,
                 json: settings.nginx.return_json,
             },
         }
     }
 
-    fn compile_matcher(&mut self, settings: &Settings) -> Result<Matcher, Vec<Fault>> {
+    fn compile_matcher(&mut self, settings: &Settings) -> Result<Arc<Matcher>, Vec<Fault>> {
+        // Compiling may change what the names stand for, even if it fails: then the last ones must be compiled again.
+        let last = self.matcher.take().filter(|(patterns, _)| *patterns == settings.syslog.patterns);
+        let matcher = match last {
+            Some((_, matcher)) => matcher,
+            None => Arc::new(self.compile_patterns(settings)?),
+        };
+        self.matcher = Some((settings.syslog.patterns.clone(), Arc::clone(&matcher)));
+        Ok(matcher)
+    }
+
+    fn compile_patterns(&mut self, settings: &Settings) -> Result<Matcher, Vec<Fault>> {
         let mut patterns = Vec::new();
         let mut faults = Vec::new();
         for (index, settings) in settings.syslog.patterns.iter().enumerate() {
@@ -163,13 +196,20 @@ impl Publisher {
         Some(id)
     }
 
-    fn table(&self, networks: &[Network]) -> NetworkTable<()> {
-        let mut table = NetworkTable::new(self.hash.clone());
-        for network in networks {
-            table.insert(*network, ());
-        }
-        table
+    /// The table of these networks: the last one if it holds the same.
+    fn table(&self, networks: &[Network], last: &Arc<NetworkTable<()>>) -> Arc<NetworkTable<()>> {
+        let table = network_table(networks, &self.hash);
+        let is_same = table.len() == last.len() && table.iter().all(|(network, ())| last.get(network).is_some());
+        if is_same { Arc::clone(last) } else { Arc::new(table) }
     }
+}
+
+fn network_table(networks: &[Network], hash: &HashKey) -> NetworkTable<()> {
+    let mut table = NetworkTable::new(hash.clone());
+    for network in networks {
+        table.insert(*network, ());
+    }
+    table
 }
 
 #[cfg(test)]

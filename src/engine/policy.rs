@@ -10,19 +10,19 @@ use super::matcher::Matcher;
 use super::table::NetworkTable;
 use std::sync::Arc;
 
-/// What a shard works by.
+/// What a shard works by. The large parts are shared with the policies before and after that have the same.
 #[derive(Debug)]
 pub struct Policy {
     /// Counts up with each one published, from 1.
     pub number: u64,
     pub rules: BanRules,
-    pub matcher: Matcher,
+    pub matcher: Arc<Matcher>,
     /// Never counted, never denied.
-    pub allow: NetworkTable<()>,
+    pub allow: Arc<NetworkTable<()>>,
     /// Always denied, unless allowed.
-    pub block: NetworkTable<()>,
+    pub block: Arc<NetworkTable<()>>,
     /// Who may send log records; empty: anybody.
-    pub senders: NetworkTable<()>,
+    pub senders: Arc<NetworkTable<()>>,
     /// The names of all patterns that any policy of this process had: bans outlive the pattern that made them.
     pub names: Arc<[PatternName]>,
     pub questions: QuestionRules,
