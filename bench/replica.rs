@@ -6,7 +6,7 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ip_network_table_deps_treebitmap::IpLookupTable;
 use mailfail2ban::engine::address::{Address, Network};
-use mailfail2ban::engine::ban::{Act, Ban, Decision, PatternId, Severity};
+use mailfail2ban::engine::ban::{Act, Ban, Decision, Origin, PatternId, Severity};
 use mailfail2ban::engine::replica::Replica;
 use mailfail2ban::engine::table::hash_key;
 use mailfail2ban::engine::time::Time;
@@ -39,7 +39,7 @@ fn decision(client: Network) -> Decision {
     let (Some(pattern), Some(severity)) = (PatternId::new(1), Severity::new(3)) else { unreachable!() };
     let until = Time::from_millis(u64::MAX);
     let ban = Ban { until, offences: 1, failures: 5, pattern, severity };
-    Decision { serial: 0, at: Time::default(), client, act: Act::Ban(ban) }
+    Decision { serial: 0, at: Time::default(), client, act: Act::Ban(ban), origin: Origin::Decided }
 }
 
 fn network(address: impl Into<Address>, len: u8) -> Network {

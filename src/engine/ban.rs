@@ -4,6 +4,7 @@ use super::address::{Address, Network};
 use super::escalation::BanRules;
 use super::time::Time;
 use std::hash::BuildHasher;
+use std::time::Duration;
 
 use super::table::HashKey;
 
@@ -89,6 +90,12 @@ pub struct Ban {
     pub severity: Severity,
 }
 
+impl Ban {
+    /// Holds a place until there is one.
+    pub(super) const NONE: Ban =
+        Ban { until: Time::EARLIEST, offences: 0, failures: 0, pattern: PatternId(0), severity: Severity(1) };
+}
+
 /// Why a ban ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lift {
@@ -98,15 +105,25 @@ pub enum Lift {
     Allowed,
     /// There were more offenders than may be remembered.
     Evicted,
+    /// An operator ended it.
+    Unbanned,
 }
 
 impl Lift {
+    pub const ALL: [Lift; 4] = [Lift::Expired, Lift::Allowed, Lift::Evicted, Lift::Unbanned];
+
     pub fn name(self) -> &'static str {
         match self {
             Lift::Expired => "expired",
             Lift::Allowed => "allowed",
             Lift::Evicted => "evicted",
+            Lift::Unbanned => "unbanned",
         }
+    }
+
+    /// The reason of that name; `None` if there is none.
+    pub fn from_name(name: &str) -> Option<Lift> {
+        Lift::ALL.into_iter().find(|lift| lift.name() == name)
     }
 }
 
@@ -117,6 +134,15 @@ pub enum Act {
     Lift(Lift, Ban),
 }
 
+/// Where a decision comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Made here, now: to be stored and announced.
+    Decided,
+    /// Made by another node or in an earlier run, and stored already.
+    Learned,
+}
+
 /// The record that creates or ends a ban. Only the client's owner makes them, so those about one client are in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
@@ -125,6 +151,39 @@ pub struct Decision {
     pub at: Time,
     pub client: Network,
     pub act: Act,
+    pub origin: Origin,
+}
+
+/// Ends of bans that are no further apart than this are the same: where they were kept meanwhile may know seconds only,
+/// and every node's clock is a little wrong.
+const SAME_END: Duration = Duration::from_secs(1);
+
+/// A ban that another node or an earlier run decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Learned {
+    pub client: Network,
+    /// When it was decided: the client's last offence.
+    pub at: Time,
+    /// Its end may be past: then it is only history.
+    pub ban: Ban,
+    /// Why it was ended early; `None` if it was not.
+    pub lifted: Option<Lift>,
+}
+
+impl Learned {
+    /// What this changes for its client, whose ban in force ends at `until` (`None`: it is not banned). A longer ban beats
+    /// a shorter one, and a lift ends the ban it was meant for, but no newer, longer one.
+    pub fn change(&self, until: Option<Time>, now: Time) -> Option<Act> {
+        match (self.lifted, until) {
+            (Some(why), Some(until)) if until <= self.ban.until.plus(SAME_END) => Some(Act::Lift(why, self.ban)),
+            (None, until)
+                if self.ban.until > now && until.is_none_or(|until| until.plus(SAME_END) < self.ban.until) =>
+            {
+                Some(Act::Ban(self.ban))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// The network by which an address is judged.
@@ -160,6 +219,31 @@ mod tests {
         let client = |text: &str| client_of(Address::parse(text.as_bytes()).unwrap(), &rules()).to_string();
         assert_eq!(client("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::/64");
         assert_eq!(client("::ffff:192.0.2.1"), "192.0.2.1");
+    }
+
+    #[test]
+    fn a_lift_has_a_name_and_a_name_a_lift() {
+        assert!(Lift::ALL.into_iter().all(|lift| Lift::from_name(lift.name()) == Some(lift)));
+        assert_eq!(Lift::from_name(""), None);
+    }
+
+    #[test]
+    fn what_is_learned_changes_a_ban_only_if_their_ends_differ_by_more_than_a_second() {
+        let at = |millis| Time::START.plus(Duration::from_millis(millis));
+        let pattern = PatternId::new(0).unwrap();
+        let ban = Ban { until: at(9_000), offences: 1, failures: 5, pattern, severity: Severity::new(1).unwrap() };
+        let learned = Learned { client: Network::parse("192.0.2.1").unwrap(), at: at(0), ban, lifted: None };
+        let bans = |until: Option<u64>, now| match learned.change(until.map(at), at(now)) {
+            Some(Act::Ban(changed)) => changed == ban,
+            other => other.is_some(),
+        };
+        assert!(bans(None, 8_999) && !bans(None, 9_000));
+        assert!(bans(Some(7_999), 1) && !bans(Some(8_000), 1) && !bans(Some(20_000), 1));
+
+        let lifted = Learned { lifted: Some(Lift::Unbanned), ..learned };
+        let ends = |until: Option<u64>| lifted.change(until.map(at), at(1)).is_some();
+        assert!(!ends(None) && ends(Some(10_000)) && !ends(Some(10_001)));
+        assert_eq!(lifted.change(Some(at(5)), at(1)), Some(Act::Lift(Lift::Unbanned, ban)));
     }
 
     #[test]

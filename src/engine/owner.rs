@@ -3,9 +3,12 @@
 //! A failure goes through the window; at the threshold it becomes an offence, the offence a ban, longer than the one
 //! before. What the owner decides it says in [`Decision`]s, for every shard's replica and for the operator. Bans
 //! end by themselves: a heap of their ends is looked at when time passes, and nothing else.
+//!
+//! What other nodes or earlier runs decided is learned: their bans are in force here too, and their offences count. What
+//! concerns all offenders at once, as a new allowlist does, is done in steps.
 
 use super::address::Network;
-use super::ban::{Act, Ban, ByPattern, Decision, Failure, Lift, PatternId, Severity};
+use super::ban::{Act, Ban, ByPattern, Decision, Failure, Learned, Lift, Origin, PatternId, Severity};
 use super::escalation::BanRules;
 use super::recency::Recency;
 use super::table::{HashKey, NetworkTable};
@@ -18,17 +21,73 @@ use std::collections::BinaryHeap;
 /// What remains is forgotten by the next; if more comes in than is forgotten, the tables' bounds hold all the same.
 const FORGOTTEN_PER_TICK_MAX: usize = 1 << 15;
 
-/// How many bans end in one call of [`Owner::tick`]: each goes to every replica and to the control thread. Those that
-/// wait for the next call are not enforced any more.
-const ENDED_PER_TICK_MAX: usize = 1 << 12;
+/// How many bans end in one step, for whatever reason: each goes to every replica and to the control thread, whose rings
+/// hold about twice as many. Those that wait for the next step because they ran out, or because the allowlist has
+/// their clients now, are not enforced any more.
+const ENDED_PER_STEP_MAX: usize = 1 << 12;
+
+/// How many offenders are compared with a new allowlist when it is adopted, and in each call of [`Owner::tick`] after that:
+/// a million are done within eight seconds, 32 calls, of at most 2 ms each.
+const SWEPT_AT_ONCE_MAX: usize = 1 << 13;
+const SWEPT_PER_TICK_MAX: usize = 1 << 15;
 
 /// A client that was banned at least once and is not forgotten yet.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Offender {
-    offences: u32,
+    /// The latest ban. Its `offences` are those remembered: another node may know of more than led to this ban.
+    ban: Ban,
+    serial: u64,
+    /// When the last offence was.
     last: Time,
-    /// The ban in force, if it has not been lifted.
-    ban: Option<(u64, Ban)>,
+    /// When it was last touched in its table, as [`touched`] has it.
+    touched: u32,
+    state: State,
+    /// Where the latest ban comes from.
+    origin: Origin,
+}
+
+/// What became of the latest ban.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// In force, or it ran out and nobody has said so yet.
+    InForce,
+    RanOut,
+    Lifted(Lift),
+}
+
+impl Default for Offender {
+    fn default() -> Offender {
+        Offender {
+            ban: Ban::NONE,
+            serial: 0,
+            last: Time::EARLIEST,
+            touched: 0,
+            state: State::RanOut,
+            origin: Origin::Learned,
+        }
+    }
+}
+
+impl Offender {
+    /// When its ban ends, if it is banned at `now`.
+    fn banned_until(&self, now: Time) -> Option<Time> {
+        (self.state == State::InForce && self.ban.until > now).then_some(self.ban.until)
+    }
+
+    /// Its latest ban as a decision.
+    fn told(&self, client: Network) -> Decision {
+        Decision { serial: self.serial, at: self.last, client, act: Act::Ban(self.ban), origin: self.origin }
+    }
+
+    /// Offences that count towards the next ban.
+    fn offences(&self, now: Time, rules: &BanRules) -> u32 {
+        if self.last.plus(rules.memory) <= now { 0 } else { self.ban.offences }
+    }
+}
+
+/// When an offender was touched, in units of 1,024 ms, of which [`Time::MAX`] has 2^32.
+fn touched(now: Time) -> u32 {
+    (now.millis() >> 10) as u32
 }
 
 /// What became of a failure.
@@ -40,20 +99,81 @@ pub enum Outcome {
     Banned,
 }
 
+/// The bans in force: how many there are, when they end, and saying so.
+#[derive(Debug)]
+struct Bans {
+    /// When bans end, and under which serial they were decided. An entry whose ban was lifted or replaced is stale and
+    /// skipped when its time comes; [`Owner::compact`] keeps their number in bounds.
+    ends: BinaryHeap<Reverse<(Time, u64, Network)>>,
+    count: usize,
+    by_pattern: ByPattern,
+    serial: u64,
+}
+
+impl Bans {
+    /// Puts a ban in force, in the place of one that may be in force already.
+    fn begin(
+        &mut self,
+        (client, offender): (Network, &mut Offender),
+        (ban, origin): (Ban, Origin),
+        now: Time,
+        decisions: &mut Vec<Decision>,
+    ) {
+        if offender.state == State::InForce {
+            self.remove(&offender.ban);
+        }
+        self.count += 1;
+        self.by_pattern.add(ban.pattern);
+        self.serial += 1;
+        self.ends.push(Reverse((ban.until, self.serial, client)));
+        *offender = Offender { ban, serial: self.serial, state: State::InForce, origin, ..*offender };
+        decisions.push(Decision { serial: self.serial, at: now, client, act: Act::Ban(ban), origin });
+    }
+
+    /// Ends the ban in force.
+    fn end(
+        &mut self,
+        (client, offender): (Network, &mut Offender),
+        (why, origin): (Lift, Origin),
+        now: Time,
+        decisions: &mut Vec<Decision>,
+    ) {
+        debug_assert!(offender.state == State::InForce, "only a ban in force ends");
+        self.remove(&offender.ban);
+        self.serial += 1;
+        offender.state = if why == Lift::Expired { State::RanOut } else { State::Lifted(why) };
+        decisions.push(Decision { serial: self.serial, at: now, client, act: Act::Lift(why, offender.ban), origin });
+    }
+
+    /// Ends the ban if it ran out and nobody has said so yet: decisions stay in order.
+    fn end_if_run_out(
+        &mut self,
+        (client, offender): (Network, &mut Offender),
+        now: Time,
+        decisions: &mut Vec<Decision>,
+    ) {
+        if offender.state == State::InForce && offender.ban.until <= now {
+            let why = (Lift::Expired, offender.origin);
+            self.end((client, offender), why, now, decisions);
+        }
+    }
+
+    fn remove(&mut self, ban: &Ban) {
+        self.count -= 1;
+        self.by_pattern.remove(ban.pattern);
+    }
+}
+
 /// Counts, decides and remembers for the clients of one shard.
 #[derive(Debug)]
 pub struct Owner {
     windows: Windows,
     offenders: Recency<Offender>,
-    /// When bans end, and under which serial they were decided. An entry whose ban was lifted early is stale and
-    /// skipped when its time comes; [`Owner::compact`] keeps their number in bounds.
-    ends: BinaryHeap<Reverse<(Time, u64, Network)>>,
-    /// How many offenders have a ban in force, and how many of them by pattern number.
-    banned: usize,
-    banned_by: ByPattern,
+    bans: Bans,
     /// When the tables are next looked through for what can be forgotten.
     cleanup_at: Time,
-    serial: u64,
+    /// The place among the offenders from which on they are still to be compared with a new allowlist.
+    sweep_from: Option<usize>,
     offenders_evicted: u64,
 }
 
@@ -63,11 +183,14 @@ impl Owner {
         Owner {
             windows: Windows::new(tracked_max, hash.clone()),
             offenders: Recency::new(tracked_max, hash),
-            ends: BinaryHeap::new(),
-            banned: 0,
-            banned_by: ByPattern::default(),
+            bans: Bans {
+                ends: BinaryHeap::new(),
+                count: 0,
+                by_pattern: ByPattern::default(),
+                serial: u64::from(shard) << 48,
+            },
             cleanup_at: Time::default(),
-            serial: u64::from(shard) << 48,
+            sweep_from: None,
             offenders_evicted: 0,
         }
     }
@@ -84,12 +207,12 @@ impl Owner {
 
     /// Bans in force.
     pub fn banned(&self) -> usize {
-        self.banned
+        self.bans.count
     }
 
     /// Bans in force by pattern.
     pub fn banned_by(&self) -> &ByPattern {
-        &self.banned_by
+        &self.bans.by_pattern
     }
 
     /// Clients whose window was dropped for want of room, and offenders forgotten for it.
@@ -97,79 +220,118 @@ impl Owner {
         (self.windows.evicted(), self.offenders_evicted)
     }
 
+    /// Whether exactly this client is banned at `now`.
+    pub fn has_banned(&self, client: Network, now: Time) -> bool {
+        self.offenders.get(client).is_some_and(|offender| offender.banned_until(now).is_some())
+    }
+
     /// Counts a failure; decisions that follow are appended to `decisions`. `now` never goes back.
     pub fn fail(&mut self, failure: &Failure, now: Time, rules: &BanRules, decisions: &mut Vec<Decision>) -> Outcome {
-        let client = failure.client;
-        if let Some(offender) = self.offenders.get(client)
-            && offender.ban.is_some_and(|(_, ban)| ban.until > now)
-        {
+        if self.has_banned(failure.client, now) {
             return Outcome::AlreadyBanned;
         }
-        match self.windows.record(client, failure.count, now, rules.window, rules.threshold) {
+        match self.windows.record(failure.client, failure.count, now, rules.window, rules.threshold) {
             Count::Below(_) => Outcome::Counted,
             Count::Reached(failures) => {
-                self.offend(client, failures, failure.pattern, failure.severity, now, rules, decisions);
+                let Failure { client, pattern, severity, .. } = *failure;
+                self.offend(client, (failures, pattern, severity), now, rules, decisions);
                 Outcome::Banned
             }
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename the arguments")]
     fn offend(
         &mut self,
         client: Network,
-        failures: u32,
-        pattern: PatternId,
-        severity: Severity,
+        (failures, pattern, severity): (u32, PatternId, Severity),
         now: Time,
         rules: &BanRules,
         decisions: &mut Vec<Decision>,
     ) {
-        let touched = self.offenders.touch(client);
-        let offender = touched.value;
-        if let Some((serial, ban)) = offender.ban.take() {
-            // It ran out before this failure but was not swept yet. Say so first: decisions stay in order.
-            debug_assert!(ban.until <= now && serial <= self.serial, "a banned client does not offend");
-            self.serial += 1;
-            let act = Act::Lift(Lift::Expired, ban);
-            decisions.push(Decision { serial: self.serial, at: now, client, act });
-            self.banned -= 1;
-            self.banned_by.remove(ban.pattern);
-        }
-        if offender.last.plus(rules.memory) <= now {
-            offender.offences = 0;
-        }
-        offender.offences = offender.offences.saturating_add(1);
+        let found = self.offenders.touch(client);
+        let offender = found.value;
+        debug_assert!(offender.banned_until(now).is_none(), "a banned client does not offend");
+        self.bans.end_if_run_out((client, offender), now, decisions);
+        let offences = offender.offences(now, rules).saturating_add(1);
         offender.last = now;
-        let until = now.plus(rules.duration(offender.offences));
-        let ban = Ban { until, offences: offender.offences, failures, pattern, severity };
-        self.serial += 1;
-        offender.ban = Some((self.serial, ban));
-        self.banned += 1;
-        self.banned_by.add(pattern);
-        self.ends.push(Reverse((until, self.serial, client)));
-        decisions.push(Decision { serial: self.serial, at: now, client, act: Act::Ban(ban) });
-        if let Some((evicted, offender)) = touched.evicted {
+        offender.touched = touched(now);
+        let until = now.plus(rules.duration(offences));
+        let ban = Ban { until, offences, failures, pattern, severity };
+        self.bans.begin((client, offender), (ban, Origin::Decided), now, decisions);
+        if let Some((evicted, offender)) = found.evicted {
             self.forget_offender(evicted, offender, now, decisions);
         }
         self.compact();
     }
 
-    /// Lets time pass: ends bans that ran out, forgets windows and offenders that are too old. Does a bounded amount of
-    /// work; what remains is done by the next call, and is not enforced meanwhile.
-    pub fn tick(&mut self, now: Time, rules: &BanRules, decisions: &mut Vec<Decision>) {
-        for _ in 0..ENDED_PER_TICK_MAX {
-            match self.ends.peek() {
+    /// Learns what another node or an earlier run decided about a client of this owner: its ban is in force here too, or
+    /// ends here too, as [`Learned::change`] says, and its offences count towards the next ban. Clients that `allow`
+    /// covers are passed over, and so is what would be forgotten by now.
+    pub fn learn(
+        &mut self,
+        learned: &Learned,
+        now: Time,
+        rules: &BanRules,
+        allow: &NetworkTable<()>,
+        decisions: &mut Vec<Decision>,
+    ) {
+        let client = learned.client;
+        // Another node's clock may be ahead.
+        let at = learned.at.min(now);
+        let known = self.offenders.get(client).and_then(|offender| offender.banned_until(now));
+        let change = learned.change(known, now);
+        let forgotten = at.plus(rules.memory) <= now;
+        if allow.covers(client) || (forgotten && change.is_none()) {
+            return;
+        }
+        let found = self.offenders.touch(client);
+        let offender = found.value;
+        offender.touched = touched(now);
+        self.bans.end_if_run_out((client, offender), now, decisions);
+        let known = offender.offences(now, rules);
+        match change {
+            Some(Act::Ban(ban)) => {
+                self.windows.forget(client);
+                let ban = Ban { offences: ban.offences.max(known), ..ban };
+                self.bans.begin((client, offender), (ban, Origin::Learned), now, decisions);
+            }
+            Some(Act::Lift(why, _)) => {
+                self.windows.forget(client);
+                self.bans.end((client, offender), (why, Origin::Learned), now, decisions);
+            }
+            None if offender.state != State::InForce && at > offender.last => {
+                let state = learned.lifted.map_or(State::RanOut, State::Lifted);
+                *offender = Offender { ban: learned.ban, state, origin: Origin::Learned, ..*offender };
+            }
+            None => {}
+        }
+        if !forgotten {
+            offender.ban.offences = known.max(learned.ban.offences);
+        }
+        offender.last = offender.last.max(at);
+        if let Some((evicted, offender)) = found.evicted {
+            self.forget_offender(evicted, offender, now, decisions);
+        }
+        self.compact();
+    }
+
+    /// Lets time pass: ends bans that ran out, forgets windows and offenders that are too old or too many, and goes on
+    /// looking for those that the allowlist has now. Does a bounded amount of work; what remains is done by the next
+    /// call, and is not enforced meanwhile.
+    pub fn tick(&mut self, now: Time, rules: &BanRules, allow: &NetworkTable<()>, decisions: &mut Vec<Decision>) {
+        for _ in 0..ENDED_PER_STEP_MAX {
+            match self.bans.ends.peek() {
                 Some(Reverse((until, _, _))) if *until <= now => {}
                 _ => break,
             }
-            let Some(Reverse((_, serial, client))) = self.ends.pop() else { break };
-            if let Some(offender) = self.offenders.get_mut(client)
-                && let Some((_, ban)) = offender.ban.take_if(|(of, _)| *of == serial)
-            {
-                self.say(client, Lift::Expired, ban, now, decisions);
+            let Some(Reverse((_, serial, client))) = self.bans.ends.pop() else { break };
+            if let Some(offender) = self.offenders.get_mut(client).filter(|offender| offender.serial == serial) {
+                self.bans.end_if_run_out((client, offender), now, decisions);
             }
         }
+        self.windows.shrink(FORGOTTEN_PER_TICK_MAX);
+        self.shrink(now, decisions);
+        self.sweep(allow, SWEPT_PER_TICK_MAX, now, decisions);
         if now >= self.cleanup_at {
             self.clean_up(now, rules);
         }
@@ -179,7 +341,9 @@ impl Owner {
         let mut finished = self.windows.expire(now, rules.window, FORGOTTEN_PER_TICK_MAX);
         for forgotten in 0..FORGOTTEN_PER_TICK_MAX {
             match self.offenders.oldest() {
-                Some((client, offender)) if offender.last.plus(rules.memory) <= now && offender.ban.is_none() => {
+                Some((client, offender))
+                    if offender.last.plus(rules.memory) <= now && offender.state != State::InForce =>
+                {
                     self.offenders.remove(client);
                 }
                 _ => break,
@@ -192,70 +356,109 @@ impl Owner {
         }
     }
 
-    /// Adopts new rules and a new allowlist: bans of clients that lie wholly inside it are lifted. What was counted for a
-    /// client inside it that is not banned does no harm: no more failures of it are counted.
-    pub fn adopt(&mut self, rules: &BanRules, allow: &NetworkTable<()>, now: Time, decisions: &mut Vec<Decision>) {
+    /// Adopts new rules, and a new allowlist unless it is `None`: bans of clients that lie wholly inside it are lifted.
+    /// The first few thousand at once, the others in the next calls of [`Owner::tick`], which must be given the same
+    /// allowlist; from now on none of its clients may be counted or learned. What was counted for a client inside it
+    /// that is not banned does no harm. A smaller bound is reached in such steps too.
+    pub fn adopt(
+        &mut self,
+        rules: &BanRules,
+        allow: Option<&NetworkTable<()>>,
+        now: Time,
+        decisions: &mut Vec<Decision>,
+    ) {
         self.windows.set_max(rules.tracked_max);
         self.offenders.set_max(rules.tracked_max);
-        while self.offenders.len() > self.offenders.max() {
+        self.shrink(now, decisions);
+        if let Some(allow) = allow {
+            self.sweep_from = (!allow.is_empty()).then_some(0);
+            self.sweep(allow, SWEPT_AT_ONCE_MAX, now, decisions);
+        }
+    }
+
+    /// Forgets the quietest offenders where there are more than may be.
+    fn shrink(&mut self, now: Time, decisions: &mut Vec<Decision>) {
+        let surplus = self.offenders.len().saturating_sub(self.offenders.max());
+        for _ in 0..surplus.min(ENDED_PER_STEP_MAX) {
             let Some((client, offender)) = self.offenders.pop_oldest() else { break };
             self.forget_offender(client, offender, now, decisions);
         }
-        if allow.is_empty() {
-            return;
+    }
+
+    /// Goes on comparing offenders with a new allowlist, at most `places_max`. Those that come meanwhile to a place that
+    /// was looked at are not in it.
+    fn sweep(&mut self, allow: &NetworkTable<()>, places_max: usize, now: Time, decisions: &mut Vec<Decision>) {
+        let Some(from) = self.sweep_from else { return };
+        let places = self.offenders.places();
+        let mut lifted = 0;
+        let mut place = from;
+        while place < places.min(from + places_max) && lifted < ENDED_PER_STEP_MAX {
+            if let Some((client, offender)) = self.offenders.at(place)
+                && offender.state == State::InForce
+                && allow.covers(client)
+            {
+                lifted += 1;
+                self.lift(client, Lift::Allowed, now, decisions);
+            }
+            place += 1;
         }
-        let allowed: Vec<Network> = self
-            .offenders
-            .iter()
-            .filter(|(client, offender)| offender.ban.is_some() && allow.covers(*client))
-            .map(|(client, _)| client)
-            .collect();
-        for client in allowed {
-            self.lift(client, Lift::Allowed, now, decisions);
-        }
+        self.sweep_from = (place < places).then_some(place);
     }
 
     /// Ends the ban of exactly this client, if there is one.
     pub fn lift(&mut self, client: Network, why: Lift, now: Time, decisions: &mut Vec<Decision>) -> bool {
         self.windows.forget(client);
-        let Some((_, ban)) = self.offenders.get_mut(client).and_then(|offender| offender.ban.take()) else {
-            return false;
-        };
-        self.say(client, why, ban, now, decisions);
-        true
+        match self.offenders.get_mut(client) {
+            Some(offender) if offender.state == State::InForce => {
+                self.bans.end((client, offender), (why, Origin::Decided), now, decisions);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// The bans in force as decisions: what a replica that fell behind needs to hold of this owner.
     pub fn snapshot(&self, now: Time) -> Vec<Decision> {
-        let in_force = self.offenders.iter().filter_map(|(client, offender)| {
-            let (serial, ban) = offender.ban.filter(|(_, ban)| ban.until > now)?;
-            Some(Decision { serial, at: offender.last, client, act: Act::Ban(ban) })
+        let in_force = self.offenders.iter().filter(|(_, offender)| offender.banned_until(now).is_some());
+        in_force.map(|(client, offender)| offender.told(client)).collect()
+    }
+
+    /// What was decided here about offenders whose last offence was at `since` or later, oldest first: the latest ban of
+    /// each, also if it is over, and its end if it was lifted, under the same serial and time. For whoever missed
+    /// the decisions when they were made, except those about offenders that were forgotten for want of room.
+    pub fn since(&self, since: Time) -> Vec<Decision> {
+        // The list is in the order of touching. An offence touches, and is earlier only if it was learned; so nobody who
+        // offended since then stands behind one who was touched before.
+        let recent = self.offenders.iter_newest().take_while(|(_, offender)| offender.touched >= touched(since));
+        let decided = recent.filter(|(_, offender)| offender.origin == Origin::Decided && offender.last >= since);
+        let mut decided: Vec<(Network, &Offender)> = decided.collect();
+        decided.sort_unstable_by_key(|(_, offender)| offender.serial);
+        let told = decided.into_iter().flat_map(|(client, offender)| {
+            let ban = offender.told(client);
+            let lift = match offender.state {
+                State::Lifted(why) => Some(Decision { act: Act::Lift(why, offender.ban), ..ban }),
+                State::InForce | State::RanOut => None,
+            };
+            [Some(ban), lift]
         });
-        in_force.collect()
+        told.flatten().collect()
     }
 
     /// An offender had to go for want of room; its ban cannot outlive what is known of it.
-    fn forget_offender(&mut self, client: Network, offender: Offender, now: Time, decisions: &mut Vec<Decision>) {
+    fn forget_offender(&mut self, client: Network, mut offender: Offender, now: Time, decisions: &mut Vec<Decision>) {
         self.offenders_evicted += 1;
-        if let Some((_, ban)) = offender.ban {
-            self.say(client, Lift::Evicted, ban, now, decisions);
+        if offender.state == State::InForce {
+            self.bans.end((client, &mut offender), (Lift::Evicted, Origin::Decided), now, decisions);
         }
-    }
-
-    /// Says that a ban, which was taken from its offender, has ended.
-    fn say(&mut self, client: Network, why: Lift, ban: Ban, now: Time, decisions: &mut Vec<Decision>) {
-        self.banned -= 1;
-        self.banned_by.remove(ban.pattern);
-        self.serial += 1;
-        decisions.push(Decision { serial: self.serial, at: now, client, act: Act::Lift(why, ban) });
     }
 
     /// Drops stale ends when they outnumber the real ones.
     fn compact(&mut self) {
-        if self.ends.len() > 2 * self.banned + 1024 {
+        if self.bans.ends.len() > 2 * self.bans.count + 1024 {
             let offenders = &self.offenders;
-            self.ends.retain(|Reverse((_, serial, client))| {
-                offenders.get(*client).is_some_and(|offender| offender.ban.is_some_and(|(of, _)| of == *serial))
+            self.bans.ends.retain(|Reverse((_, serial, client))| {
+                let in_force = offenders.get(*client).filter(|offender| offender.state == State::InForce);
+                in_force.is_some_and(|offender| offender.serial == *serial)
             });
         }
     }
@@ -283,6 +486,11 @@ mod tests {
         Time::from_millis(seconds * 1000)
     }
 
+    /// An empty allowlist.
+    fn nobody() -> NetworkTable<()> {
+        NetworkTable::new(hash_key(2))
+    }
+
     #[test]
     fn five_failures_ban_and_the_second_ban_lasts_twice_as_long() {
         let rules = BanRules { initial: Duration::from_secs(2), ..rules() };
@@ -297,7 +505,7 @@ mod tests {
         assert_eq!((serial, ban.until, ban.offences, ban.failures), (3 << 48 | 1, at(6), 1, 5));
         assert_eq!(owner.fail(&failure(1, 9), at(5), &rules, &mut said), Outcome::AlreadyBanned);
 
-        owner.tick(at(6), &rules, &mut said);
+        owner.tick(at(6), &rules, &nobody(), &mut said);
         assert!(matches!(said.pop(), Some(Decision { act: Act::Lift(Lift::Expired, _), .. })));
         assert_eq!(owner.fail(&failure(1, 5), at(6), &rules, &mut said), Outcome::Banned);
         let Some(Decision { act: Act::Ban(ban), .. }) = said.pop() else { panic!("{said:?}") };
@@ -310,12 +518,12 @@ mod tests {
         let mut owner = Owner::new(0, 10, hash_key(1));
         let mut said = Vec::new();
         owner.fail(&failure(1, 5), at(0), &rules, &mut said);
-        owner.tick(at(300), &rules, &mut said);
+        owner.tick(at(300), &rules, &nobody(), &mut said);
         let later = at(0).plus(rules.memory);
         owner.fail(&failure(1, 5), later, &rules, &mut said);
         let Some(Decision { act: Act::Ban(ban), .. }) = said.last() else { panic!("{said:?}") };
         assert_eq!(ban.offences, 1);
-        owner.tick(later.plus(rules.memory), &rules, &mut said);
+        owner.tick(later.plus(rules.memory), &rules, &nobody(), &mut said);
         assert_eq!((owner.remembered(), owner.banned()), (0, 0));
     }
 
@@ -329,7 +537,7 @@ mod tests {
         said.clear();
         let mut allow = NetworkTable::new(hash_key(2));
         allow.insert(Network::parse("203.0.113.0/25").unwrap(), ());
-        owner.adopt(&rules, &allow, at(1), &mut said);
+        owner.adopt(&rules, Some(&allow), at(1), &mut said);
         assert!(matches!(said[..], [Decision { client, act: Act::Lift(Lift::Allowed, _), .. }]
             if client == failure(1, 1).client));
         assert_eq!(owner.snapshot(at(1)).len(), 1);
@@ -358,7 +566,7 @@ mod tests {
         }
         said.clear();
         rules.tracked_max = 4;
-        owner.adopt(&rules, &NetworkTable::new(hash_key(2)), at(10), &mut said);
+        owner.adopt(&rules, None, at(10), &mut said);
         assert_eq!((owner.banned(), owner.remembered(), said.len()), (4, 4, 6));
     }
 
@@ -367,13 +575,13 @@ mod tests {
         let rules = BanRules { cleanup: Duration::from_secs(60), ..rules() };
         let mut owner = Owner::new(0, 200_000, hash_key(1));
         let mut said = Vec::new();
-        owner.tick(at(0), &rules, &mut said);
+        owner.tick(at(0), &rules, &nobody(), &mut said);
         for n in 0..100_000u32 {
             let client = Network::host(std::net::Ipv4Addr::from_bits(n).into());
             owner.fail(&Failure { client, ..failure(1, 1) }, at(1), &rules, &mut said);
         }
         for tick in 0..5 {
-            owner.tick(Time::from_millis(700_000 + tick * 250), &rules, &mut said);
+            owner.tick(Time::from_millis(700_000 + tick * 250), &rules, &nobody(), &mut said);
         }
         assert_eq!(owner.counting(), 0);
     }
@@ -387,7 +595,7 @@ mod tests {
             owner.fail(&failure(1, 1), Time::from_millis(n), &rules, &mut said);
             owner.lift(failure(1, 1).client, Lift::Allowed, Time::from_millis(n), &mut said);
         }
-        assert!(owner.ends.len() <= 2048, "{}", owner.ends.len());
+        assert!(owner.bans.ends.len() <= 2048, "{}", owner.bans.ends.len());
     }
 
     proptest! {
@@ -411,7 +619,7 @@ mod tests {
                 let time = Time::from_millis(now);
                 let mut said = Vec::new();
                 if sweep {
-                    owner.tick(time, &rules, &mut said);
+                    owner.tick(time, &rules, &nobody(), &mut said);
                 }
                 let got = owner.fail(&failure(who, count), time, &rules, &mut said);
                 let entry = offences.entry(who).or_insert((0, 0, 0));

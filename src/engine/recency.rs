@@ -15,6 +15,12 @@ use std::hash::BuildHasher;
 /// Marks the end of the list, and of the free list. Not a valid index: `max` is below it.
 const NONE: u32 = u32::MAX;
 
+/// What a free node has for the one touched earlier. Not a valid index either.
+const FREE: u32 = NONE - 1;
+
+/// More clients no table holds.
+const MAX: usize = FREE as usize - 1;
+
 /// How many entries are prepared at once, so that a table within its usual size never pauses to rehash.
 const PREPARED_MAX: usize = 1 << 20;
 
@@ -23,7 +29,7 @@ struct Node<V> {
     client: Network,
     /// The next one touched later; in a free node, the next free one.
     newer: u32,
-    /// The next one touched earlier.
+    /// The next one touched earlier; in a free node, [`FREE`].
     older: u32,
     value: V,
 }
@@ -51,7 +57,7 @@ pub struct Touched<'a, V> {
 impl<V: Default> Recency<V> {
     /// An empty table for at most `max` clients (at least one).
     pub fn new(max: usize, hash: HashKey) -> Recency<V> {
-        let max = max.clamp(1, NONE as usize - 1);
+        let max = max.clamp(1, MAX);
         let prepared = max.min(PREPARED_MAX);
         Recency {
             nodes: Vec::with_capacity(prepared),
@@ -74,7 +80,7 @@ impl<V: Default> Recency<V> {
 
     /// Changes the bound. A smaller one takes effect as entries are forgotten or pushed out by [`Recency::touch`].
     pub fn set_max(&mut self, max: usize) {
-        self.max = max.clamp(1, NONE as usize - 1);
+        self.max = max.clamp(1, MAX);
     }
 
     pub fn get(&self, client: Network) -> Option<&V> {
@@ -124,6 +130,7 @@ impl<V: Default> Recency<V> {
         self.unlink(at);
         let node = &mut self.nodes[at as usize];
         node.newer = self.free;
+        node.older = FREE;
         self.free = at;
         Some(std::mem::take(&mut node.value))
     }
@@ -136,6 +143,27 @@ impl<V: Default> Recency<V> {
             at = node.newer;
             Some((node.client, &node.value))
         })
+    }
+
+    /// All clients, newest first.
+    pub fn iter_newest(&self) -> impl Iterator<Item = (Network, &V)> {
+        let mut at = self.newest;
+        std::iter::from_fn(move || {
+            let node = self.nodes.get(at as usize)?;
+            at = node.older;
+            Some((node.client, &node.value))
+        })
+    }
+
+    /// How many places there are: clients and free ones.
+    pub fn places(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The client at a place, below [`Recency::places`]; `None` if it is free. A client stays at its place until it is
+    /// removed, so that all of them can be looked through in several steps.
+    pub fn at(&self, place: usize) -> Option<(Network, &V)> {
+        self.nodes.get(place).filter(|node| node.older != FREE).map(|node| (node.client, &node.value))
     }
 
     fn find(&self, client: Network) -> Option<u32> {
@@ -248,6 +276,14 @@ mod tests {
                 prop_assert_eq!(table.oldest().map(|(c, v)| (c, *v)), list.first().copied());
                 let all: Vec<_> = table.iter().map(|(c, v)| (c, *v)).collect();
                 prop_assert_eq!(&all, &list);
+                let mut newest: Vec<_> = table.iter_newest().map(|(c, v)| (c, *v)).collect();
+                newest.reverse();
+                prop_assert_eq!(&newest, &list);
+                let mut placed: Vec<_> = (0..table.places()).filter_map(|at| table.at(at)).map(|(c, v)| (c, *v)).collect();
+                placed.sort_unstable();
+                let mut sorted = list.clone();
+                sorted.sort_unstable();
+                prop_assert_eq!(placed, sorted);
                 for n in 0..24 {
                     let want = list.iter().find(|(k, _)| *k == client(n)).map(|(_, v)| v);
                     prop_assert_eq!(table.get(client(n)), want);

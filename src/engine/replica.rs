@@ -5,7 +5,7 @@
 //! table's slack (between 8/7 and 16/7).
 
 use super::address::{Address, Network};
-use super::ban::{Act, Ban, Decision, PatternId, Severity};
+use super::ban::{Act, Ban, Decision, Learned, PatternId, Severity};
 use super::table::{HashKey, NetworkTable};
 use super::time::Time;
 
@@ -86,6 +86,16 @@ impl Replica {
         };
     }
 
+    /// Applies what was learned as the client's owner does; see [`Learned::change`].
+    pub fn learn(&mut self, learned: &Learned, now: Time) {
+        let in_force = self.bans.get(learned.client).map(Entry::until).filter(|until| *until > now);
+        match learned.change(in_force, now) {
+            Some(Act::Ban(ban)) => self.bans.insert(learned.client, Entry::new(&ban)),
+            Some(Act::Lift(..)) => self.bans.remove(learned.client),
+            None => None,
+        };
+    }
+
     /// Replaces all that this replica knows of one owner by a snapshot of it. `owned` says whether a client is that
     /// owner's. Takes time in proportion to the whole replica.
     pub fn replace(&mut self, owned: impl Fn(Network) -> bool, snapshot: &[Decision]) {
@@ -107,7 +117,7 @@ impl Replica {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ban::Lift;
+    use super::super::ban::{Lift, Origin};
     use super::super::table::hash_key;
     use super::*;
     use proptest::prelude::*;
@@ -161,20 +171,21 @@ mod tests {
             let mut replica = Replica::new(hash_key(1));
             replica.prepare_lengths(32, 64);
             let mut model: BTreeMap<Network, Ban> = BTreeMap::new();
-            let at = Time::from_millis(0);
+            let (at, origin) = (Time::from_millis(0), Origin::Decided);
             for (serial, (client, until, pattern, kind)) in steps.into_iter().enumerate() {
                 let serial = serial as u64;
                 if kind < 6 {
                     let ban = ban(until, pattern);
-                    replica.apply(&Decision { serial, at, client, act: Act::Ban(ban) });
+                    replica.apply(&Decision { serial, at, client, act: Act::Ban(ban), origin });
                     model.insert(client, ban);
                 } else if kind < 7 {
-                    replica.apply(&Decision { serial, at, client, act: Act::Lift(Lift::Expired, ban(until, pattern)) });
+                    let act = Act::Lift(Lift::Expired, ban(until, pattern));
+                    replica.apply(&Decision { serial, at, client, act, origin });
                     model.remove(&client);
                 } else {
                     let ban = ban(until, pattern);
                     let ipv4 = Network::parse("203.0.113.9").unwrap();
-                    let snapshot = [Decision { serial, at, client: ipv4, act: Act::Ban(ban) }];
+                    let snapshot = [Decision { serial, at, client: ipv4, act: Act::Ban(ban), origin }];
                     replica.replace(|client| client.is_ipv4(), &snapshot);
                     model.retain(|client, _| !client.is_ipv4());
                     model.insert(ipv4, ban);

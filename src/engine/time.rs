@@ -12,6 +12,8 @@ use std::time::Duration;
 pub struct Time(u64);
 
 impl Time {
+    pub const EARLIEST: Time = Time(0);
+
     /// When the process starts: ten years and some days, which is longer than any ban lasts or is remembered.
     pub const START: Time = Time(3_660 * 24 * 3_600_000);
 

@@ -18,6 +18,10 @@ const STAMPS_BESIDE: usize = 4;
 /// How many failures per client the shared budget holds on average, beyond those stored beside it.
 const STAMPS_SHARED_PER_CLIENT: usize = 4;
 
+/// How many clients are forgotten at once to make room. What one failure needs is far less; only when the bound was made
+/// smaller there may be more.
+const FORGOTTEN_PER_FAILURE_MAX: usize = 1 << 10;
+
 /// When one or several failures happened: the time in the upper 48 bits, how many in the lower 16.
 #[derive(Clone, Copy, Debug)]
 struct Stamp(u64);
@@ -64,10 +68,11 @@ impl Windows {
         Windows { clients: Recency::new(max, hash), shared: 0, evicted: 0 }
     }
 
-    /// Changes how many clients are tracked at most; see [`Recency::set_max`].
+    /// Changes how many clients are tracked at most. A smaller bound is reached step by step: now, with each failure
+    /// recorded, and by [`Windows::shrink`].
     pub fn set_max(&mut self, max: usize) {
         self.clients.set_max(max);
-        self.make_room();
+        self.shrink(FORGOTTEN_PER_FAILURE_MAX);
     }
 
     /// Clients with at least one failure remembered.
@@ -104,7 +109,7 @@ impl Windows {
             self.evicted += 1;
         }
         if total < threshold {
-            self.make_room();
+            self.shrink(FORGOTTEN_PER_FAILURE_MAX);
             Count::Below(total)
         } else {
             self.clients.remove(client);
@@ -132,10 +137,14 @@ impl Windows {
         false
     }
 
-    /// Forgets the quietest clients until the shared budget and the bound hold.
-    fn make_room(&mut self) {
+    /// Forgets the quietest clients until the shared budget and the bound hold, at most `max` of them.
+    pub fn shrink(&mut self, max: usize) {
         let budget = self.clients.max().saturating_mul(STAMPS_SHARED_PER_CLIENT);
-        while (self.shared > budget || self.clients.len() > self.clients.max()) && self.clients.len() > 1 {
+        for _ in 0..max {
+            let is_full = self.shared > budget || self.clients.len() > self.clients.max();
+            if !is_full || self.clients.len() <= 1 {
+                break;
+            }
             let Some((_, stamps)) = self.clients.pop_oldest() else { break };
             self.shared -= shared_of(&stamps);
             self.evicted += 1;

@@ -277,10 +277,13 @@ impl Core {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Adopt(policy) => {
-                self.scratch = policy.matcher.scratch();
+                if !Arc::ptr_eq(&policy.matcher, &self.policy.matcher) {
+                    self.scratch = policy.matcher.scratch();
+                }
                 self.replica.prepare_lengths(policy.rules.ipv4_prefix, policy.rules.ipv6_prefix);
                 let mut decisions = std::mem::take(&mut self.decisions);
-                self.owner.adopt(&policy.rules, &policy.allow, self.now, &mut decisions);
+                let allow = (!Arc::ptr_eq(&policy.allow, &self.policy.allow)).then_some(&*policy.allow);
+                self.owner.adopt(&policy.rules, allow, self.now, &mut decisions);
                 self.policy = policy;
                 self.decisions = decisions;
                 self.publish_decisions();
@@ -455,7 +458,7 @@ impl Core {
 
     /// Lets time pass for the owner and the connections.
     fn tick(&mut self) {
-        self.owner.tick(self.now, &self.policy.rules, &mut self.decisions);
+        self.owner.tick(self.now, &self.policy.rules, &self.policy.allow, &mut self.decisions);
         self.publish_decisions();
         for (total, missed) in self.counters.timed_out.iter_mut().zip(self.connections.sweep(self.now)) {
             *total += missed;

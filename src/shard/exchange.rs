@@ -268,7 +268,7 @@ impl Exchange {
 mod tests {
     use super::*;
     use crate::engine::address::Network;
-    use crate::engine::ban::{Act, Ban, Lift, PatternId, Severity};
+    use crate::engine::ban::{Act, Ban, Lift, Origin, PatternId, Severity};
     use crate::engine::time::Time;
 
     fn pair(notes: usize) -> (Exchange, Exchange) {
@@ -286,7 +286,7 @@ mod tests {
     fn decision(serial: u64) -> Decision {
         let Failure { client, pattern, severity, .. } = failure(1);
         let ban = Ban { until: Time::default(), offences: 1, failures: 5, pattern, severity };
-        Decision { serial, at: Time::default(), client, act: Act::Lift(Lift::Expired, ban) }
+        Decision { serial, at: Time::default(), client, act: Act::Lift(Lift::Expired, ban), origin: Origin::Decided }
     }
 
     fn snapshot() -> Box<Snapshot> {
