@@ -4,11 +4,11 @@
 //! this thread's queue at most, and what does not fit into it is counted.
 
 use crate::config::{Faults, Settings, print_duration};
-use crate::engine::ban::{Act, Decision};
+use crate::engine::ban::{Act, Decision, Origin};
 use crate::engine::policy::Policy;
 use std::fmt::Display;
 use std::time::Duration;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 /// The target of the lines that an attacker can cause by the thousand; see [`super::log`].
 pub const DECISIONS: &str = "decisions";
@@ -17,6 +17,25 @@ pub const DECISIONS: &str = "decisions";
 pub fn decided(shard: usize, decision: &Decision, policy: &Policy) {
     let client = decision.client;
     match &decision.act {
+        // As many as other nodes make, and after a restart all at once: for those who look for something.
+        Act::Ban(ban) if decision.origin == Origin::Learned => debug!(
+            target: DECISIONS,
+            client = %client,
+            pattern = policy.name(ban.pattern),
+            offences = ban.offences,
+            remaining = %print_duration(ban.until.since(decision.at)),
+            shard,
+            "learned ban"
+        ),
+        Act::Lift(why, ban) if decision.origin == Origin::Learned => debug!(
+            target: DECISIONS,
+            client = %client,
+            reason = why.name(),
+            pattern = policy.name(ban.pattern),
+            offences = ban.offences,
+            shard,
+            "learned unban"
+        ),
         Act::Ban(ban) => info!(
             target: DECISIONS,
             client = %client,

@@ -197,6 +197,7 @@ fn totals(reports: &[&Report], policy: &Policy) {
     gauge!("fail2ban_tracked", "what" => "offenders").set(size(|r| r.remembered));
     counter!("fail2ban_evicted_total", "what" => "counting").absolute(sum(|r| r.evicted.0));
     counter!("fail2ban_evicted_total", "what" => "offenders").absolute(sum(|r| r.evicted.1));
+    counter!("fail2ban_bans_learned_total").absolute(sum(|r| r.counters.learned));
     counter!("fail2ban_ingest_pauses_total").absolute(sum(|r| r.counters.pauses));
     counter!("fail2ban_replica_fell_behind_total").absolute(sum(|r| r.counters.fell_behind));
     counter!("fail2ban_replica_snapshots_total").absolute(sum(|r| r.counters.snapshots));

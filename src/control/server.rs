@@ -5,11 +5,12 @@ use super::log::Log;
 use super::metrics::{self, Metrics, Scrape};
 use super::publish::Publisher;
 use crate::config::{self, Driver, Faults, Settings};
+use crate::engine::ban::Origin;
 use crate::engine::policy::Policy;
 use crate::engine::table::{HashKey, hash_key};
 use crate::shard::{
-    Addresses, Bell, Command, Endpoint, Event, Keys, Opened, Plan, Report, Service, Shards, SocketFile, Wish,
-    available_cores, open, raise_limits, start, step_back,
+    Addresses, Bell, Command, Documents, Endpoint, Event, Keys, Opened, Plan, Report, Service, Shards, SocketFile,
+    Wish, available_cores, open, raise_limits, start, step_back,
 };
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -135,6 +136,8 @@ struct Server {
     publisher: Publisher,
     /// The newest policy; shards may still work by the one before.
     policy: Arc<Policy>,
+    /// Those before it that a shard may still work by. They are kept here so that none is freed on a shard.
+    retired: Vec<Arc<Policy>>,
     shards: Shards,
     /// The names of the unix sockets, which go with the server.
     _socket_files: Vec<SocketFile>,
@@ -200,7 +203,7 @@ impl Server {
             }),
             version: about.version,
         };
-        let running = start(&plan, keys, &policy, sockets).map_err(machine)?;
+        let running = start(&plan, keys, &policy, Arc::default(), &Arc::new(documents()), sockets).map_err(machine)?;
         // From here on: the writer of the log steps back too.
         step_back();
         let log = Log::start(&settings.log);
@@ -242,6 +245,7 @@ impl Server {
             log,
             publisher,
             policy,
+            retired: Vec::new(),
             shards: running,
             _socket_files: files,
             metrics,
@@ -293,7 +297,7 @@ impl Server {
         };
         journal::settings_warnings(&source, &settings);
         journal::restart_needed(&config::restart_needed(&self.settings, &settings));
-        self.policy = Arc::new(policy);
+        self.retired.push(std::mem::replace(&mut self.policy, Arc::new(policy)));
         self.log.set_level(&settings.log);
         self.metrics.reloaded(true);
         let policy = Arc::clone(&self.policy);
@@ -313,8 +317,13 @@ impl Server {
             match event {
                 Event::Decided(decision) => {
                     journal::decided(shard, &decision, &self.policy);
-                    self.metrics.decided(&decision, &self.policy);
+                    if decision.origin == Origin::Decided {
+                        self.metrics.decided(&decision, &self.policy);
+                    }
                 }
+                Event::Learned => self.shards.learned_by(shard),
+                // Only of use to whoever stores decisions, and nobody does yet.
+                Event::Retold(decisions) => drop(decisions),
                 Event::Adopted(number) => self.adopted_by(shard, number),
                 Event::Report(report) => self.reported_by(shard, report),
                 Event::Drained => self.drained += 1,
@@ -327,6 +336,8 @@ impl Server {
         if let Some(adopted) = self.adopted.get_mut(shard) {
             *adopted = number;
         }
+        let oldest = self.adopted.iter().min().copied().unwrap_or_default();
+        self.retired.retain(|policy| policy.number >= oldest);
         if self.adopted.iter().all(|adopted| *adopted == self.policy.number) {
             journal::policy_in_force(&self.policy);
             self.tell(|| Command::Ready);
@@ -438,6 +449,28 @@ fn connections_max(settings: &Settings) -> [usize; Service::COUNT] {
         Service::Nginx if nginx.enabled => nginx.max_connections,
         Service::Spoa | Service::Envoy | Service::Nginx => 0,
     })
+}
+
+/// What is shown of where settings and patterns come from: the file.
+fn documents() -> Documents {
+    let json = |document: serde_json::Value| document.to_string().into_bytes().into();
+    Documents {
+        config_source: json(serde_json::json!({
+            "patterns_source": "file",
+            "ban_config_source": "file",
+            "database_enabled": false,
+            "database_connected": false,
+        })),
+        database_status: json(serde_json::json!({
+            "enabled": false,
+            "connected": false,
+            "driver": null,
+            "failure_count": 0,
+            "last_successful_load": null,
+            "has_cached_config": false,
+            "last_error": null,
+        })),
+    }
 }
 
 /// What an operator should think about again.

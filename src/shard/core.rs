@@ -12,7 +12,7 @@ use super::handover::{Handover, Spread};
 use super::listen::{Service, accept, is_passing};
 use super::system::{self, Handle};
 use crate::engine::address::Address;
-use crate::engine::ban::{Act, ByPattern, Decision, Failure, OwnerHash, client_of};
+use crate::engine::ban::{Act, ByPattern, Decision, Failure, Learned, Origin, OwnerHash, client_of};
 use crate::engine::matcher::{Found, Scratch};
 use crate::engine::owner::Owner;
 use crate::engine::policy::Policy;
@@ -47,6 +47,13 @@ pub enum Command {
     Adopt(Arc<Policy>),
     /// Every shard has a policy.
     Ready,
+    /// These are bans of your clients that others decided. At most as many as [`Shards::learn`](super::Shards::learn)
+    /// sends at once.
+    Learn(Box<[Learned]>),
+    /// Say again what you decided from that time on.
+    Retell(Time),
+    /// Show these to whoever asks.
+    Documents(Arc<Documents>),
     /// Say what you have counted.
     Report,
     /// Take in nothing new, finish what was received, and say when. Said again, it is answered again.
@@ -59,11 +66,25 @@ pub enum Command {
 #[derive(Debug)]
 pub enum Event {
     Decided(Decision),
+    /// The bans that came with one [`Command::Learn`] are in force.
+    Learned,
+    /// What was decided while not all of it could be announced, and perhaps more: see
+    /// [`Owner::since`](crate::engine::owner::Owner::since).
+    Retold(Box<[Decision]>),
     /// The policy of that number is in force here.
     Adopted(u64),
     Report(Box<Report>),
     /// Everything that was received is dealt with.
     Drained,
+}
+
+/// What the control thread says of itself, in JSON, to be shown over HTTP by every shard.
+#[derive(Debug)]
+pub struct Documents {
+    /// `/config/source`
+    pub config_source: Box<[u8]>,
+    /// `/database/status`
+    pub database_status: Box<[u8]>,
 }
 
 /// What a shard has counted, and how full it is.
@@ -96,6 +117,7 @@ pub struct Core {
     /// When this turn began.
     pub now: Time,
     pub policy: Arc<Policy>,
+    pub documents: Arc<Documents>,
     pub counters: Counters,
     pub connections: Connections,
     pub spread: Spread,
@@ -120,6 +142,8 @@ pub struct Core {
     owner: Owner,
     owner_hash: OwnerHash,
     exchange: Exchange,
+    /// The earliest of the decisions made here that found the ring to the control thread full, or that it asked for again.
+    missed_since: Option<Time>,
     /// Room for the decisions of one call, and for the failures of one drain, kept to spare allocations.
     decisions: Vec<Decision>,
     failures: Vec<Failure>,
@@ -138,6 +162,9 @@ pub struct Parts {
     pub shards: usize,
     pub clock: Clock,
     pub policy: Arc<Policy>,
+    pub documents: Arc<Documents>,
+    /// What is known of earlier runs and other nodes, about the clients of all shards.
+    pub remembered: Arc<[Learned]>,
     pub spread: Spread,
     pub connections_max: [usize; Service::COUNT],
     pub replica: Replica,
@@ -172,6 +199,8 @@ impl Core {
             drained: false,
             scratch: parts.policy.matcher.scratch(),
             policy: parts.policy,
+            documents: parts.documents,
+            missed_since: None,
             replica: parts.replica,
             owner: parts.owner,
             owner_hash: parts.owner_hash,
@@ -187,8 +216,31 @@ impl Core {
             datagrams: None,
         };
         core.replica.prepare_lengths(core.policy.rules.ipv4_prefix, core.policy.rules.ipv6_prefix);
+        core.remember(&parts.remembered);
         core.announce(Event::Adopted(core.policy.number));
         core
+    }
+
+    /// Learns what was known before the start: the owner what concerns its clients, the replica everything. All shards do
+    /// the same with the same list and at the same time, so that nothing of it needs to be sent, but for the bans that
+    /// this owner has no room for: their ends go out with the first turn.
+    fn remember(&mut self, remembered: &[Learned]) {
+        let (policy, start) = (&self.policy, Time::START);
+        let mut said = Vec::new();
+        for learned in remembered {
+            if policy.allow.covers(learned.client) {
+                continue;
+            }
+            self.replica.learn(learned, start);
+            if self.owner_hash.owner(learned.client, self.shards) == self.index {
+                self.owner.learn(learned, start, &policy.rules, &policy.allow, &mut said);
+                self.counters.learned += said.iter().filter(|decision| is_learned_ban(decision)).count() as u64;
+                self.decisions.extend(said.drain(..).filter(|decision| decision.origin == Origin::Decided));
+            }
+        }
+        // Whoever was forgotten may have come again.
+        let owner = &self.owner;
+        self.decisions.retain(|decision| !owner.has_banned(decision.client, start));
     }
 
     /// Begins a turn unless one is under way. True if it began.
@@ -213,6 +265,7 @@ impl Core {
     pub fn end_turn(&mut self) -> bool {
         self.take_in();
         let waiting = self.send_out();
+        self.retell();
         let idle = self.listening == 0 && self.connections.is_empty() && self.arrivals.is_empty() && !waiting;
         if self.draining && !self.drained && idle {
             self.drained = true;
@@ -235,6 +288,15 @@ impl Core {
             self.exchange.flush(|| Box::new(Snapshot { owner: index, bans: owner.snapshot(now), made: clock.nanos() }));
         self.counters.snapshots += snapshots as u64;
         waiting
+    }
+
+    /// Says again what the control thread missed, once half of the ring to it is free: else it would soon miss more.
+    fn retell(&mut self) {
+        if self.events.slots() >= super::EVENTS / 2
+            && let Some(since) = self.missed_since.take()
+        {
+            self.announce(Event::Retold(self.owner.since(since).into()));
+        }
     }
 
     fn take_in(&mut self) {
@@ -281,17 +343,25 @@ impl Core {
                     self.scratch = policy.matcher.scratch();
                 }
                 self.replica.prepare_lengths(policy.rules.ipv4_prefix, policy.rules.ipv6_prefix);
-                let mut decisions = std::mem::take(&mut self.decisions);
                 let allow = (!Arc::ptr_eq(&policy.allow, &self.policy.allow)).then_some(&*policy.allow);
-                self.owner.adopt(&policy.rules, allow, self.now, &mut decisions);
+                self.owner.adopt(&policy.rules, allow, self.now, &mut self.decisions);
                 self.policy = policy;
-                self.decisions = decisions;
                 self.publish_decisions();
                 let dismissed = self.connections.dismiss(Service::Syslog, |peer| self.policy.accepts_sender(peer));
                 self.counters.senders_refused += dismissed;
                 self.announce(Event::Adopted(self.policy.number));
             }
             Command::Ready => self.ready = true,
+            Command::Learn(learned) => {
+                let policy = &self.policy;
+                for learned in &learned {
+                    self.owner.learn(learned, self.now, &policy.rules, &policy.allow, &mut self.decisions);
+                }
+                self.publish_decisions();
+                self.announce(Event::Learned);
+            }
+            Command::Retell(since) => self.missed(since),
+            Command::Documents(documents) => self.documents = documents,
             Command::Report => {
                 let report = Box::new(self.report());
                 self.announce(Event::Report(report));
@@ -471,8 +541,10 @@ impl Core {
         let made = self.clock.nanos();
         for decision in decisions.drain(..) {
             self.replica.apply(&decision);
-            if let Act::Ban(ban) = decision.act {
-                self.counters.bans.add(ban.pattern);
+            match (decision.act, decision.origin) {
+                (Act::Ban(ban), Origin::Decided) => self.counters.bans.add(ban.pattern),
+                (Act::Ban(_), Origin::Learned) => self.counters.learned += 1,
+                (Act::Lift(..), _) => {}
             }
             self.counters.fell_behind += self.exchange.decide(decision, made) as u64;
             self.announce(Event::Decided(decision));
@@ -483,10 +555,21 @@ impl Core {
 
     fn announce(&mut self, event: Event) {
         self.announced = true;
-        let has_room = !matches!(event, Event::Decided(_)) || self.events.slots() > EVENTS_RESERVE;
+        let decision = match event {
+            Event::Decided(decision) => Some(decision),
+            Event::Learned | Event::Retold(_) | Event::Adopted(_) | Event::Report(_) | Event::Drained => None,
+        };
+        let has_room = decision.is_none() || self.events.slots() > EVENTS_RESERVE;
         if !has_room || self.events.push(event).is_err() {
             self.counters.events_dropped += 1;
+            if let Some(decision) = decision.filter(|decision| decision.origin == Origin::Decided) {
+                self.missed(decision.at);
+            }
         }
+    }
+
+    fn missed(&mut self, since: Time) {
+        self.missed_since = Some(self.missed_since.map_or(since, |earlier| earlier.min(since)));
     }
 
     /// The verdict about an address.
@@ -510,4 +593,8 @@ impl Core {
             policy: self.policy.number,
         }
     }
+}
+
+fn is_learned_ban(decision: &Decision) -> bool {
+    matches!(decision, Decision { act: Act::Ban(_), origin: Origin::Learned, .. })
 }

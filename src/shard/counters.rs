@@ -103,6 +103,8 @@ pub struct Counters {
     pub matches: ByPattern,
     /// Bans decided here.
     pub bans: ByPattern,
+    /// Bans of other nodes and earlier runs that were put in force here, as their clients' owner.
+    pub learned: u64,
     /// Failures counted, those of clients already banned, and those that led to a ban.
     pub counted: u64,
     pub already_banned: u64,

@@ -25,6 +25,11 @@ const INBOX_NOTES: usize = 64 << 10;
 /// Fewest and most notes in one ring.
 const RING_NOTES: (usize, usize) = (512, 8 << 10);
 
+/// Notes in a ring between two of so many shards.
+pub fn notes(shards: usize) -> usize {
+    (INBOX_NOTES / shards.max(1)).clamp(RING_NOTES.0, RING_NOTES.1)
+}
+
 /// What one shard tells another.
 #[derive(Debug)]
 pub enum Note {
@@ -136,9 +141,7 @@ pub struct Exchange {
 impl Exchange {
     /// The exchanges of shards with these bells, in their order.
     pub fn all(bells: &[Arc<Bell>]) -> Vec<Exchange> {
-        let shards = bells.len();
-        let notes = (INBOX_NOTES / shards.max(1)).clamp(RING_NOTES.0, RING_NOTES.1);
-        Exchange::with_capacity(bells, notes)
+        Exchange::with_capacity(bells, notes(bells.len()))
     }
 
     fn with_capacity(bells: &[Arc<Bell>], notes: usize) -> Vec<Exchange> {

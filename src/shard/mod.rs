@@ -30,7 +30,7 @@ mod system;
 mod turn;
 
 pub use self::clock::Clock;
-pub use self::core::{Command, Event, Report};
+pub use self::core::{Command, Documents, Event, Report};
 pub use counters::{Asked, ByStatus, Counters, Disconnects, LAG_BOUNDS_MICROS, Lag};
 pub use driver::{Driver, NoRing, Wish, raise_limits};
 pub use exchange::Bell;
@@ -38,7 +38,7 @@ pub use listen::{Addresses, Endpoint, ListenFault, Opened, Service, Sockets, ope
 pub use socket_file::SocketFile;
 
 use self::core::{Core, Parts};
-use crate::engine::ban::OwnerHash;
+use crate::engine::ban::{Learned, OwnerHash};
 use crate::engine::owner::Owner;
 use crate::engine::policy::Policy;
 use crate::engine::replica::Replica;
@@ -48,6 +48,7 @@ use handover::{Handover, Spread};
 use readiness::Readiness;
 use rtrb::{Consumer, Producer, RingBuffer};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -63,6 +64,10 @@ const COMMANDS: usize = 256;
 /// Announcements on their way to the control thread: a quarter of a second of the worst ban storm yet imagined (50,000
 /// decisions a second on one shard).
 const EVENTS: usize = 16 << 10;
+
+/// Learned bans that go to a shard with one command, or less: what follows from them must fit into half of a ring between
+/// shards, or replicas would fall behind.
+const LEARNED_MAX: usize = 4096;
 
 /// The control thread's niceness: a third of a shard's share of a core that both want.
 const CONTROL_NICE: i32 = 5;
@@ -123,6 +128,7 @@ pub struct Shards {
     pub clock: Clock,
     /// Rung when a shard has announced something.
     pub bell: Arc<Bell>,
+    owner_hash: OwnerHash,
     links: Vec<Link>,
 }
 
@@ -132,6 +138,23 @@ struct Link {
     events: Consumer<Event>,
     bell: Arc<Bell>,
     thread: JoinHandle<()>,
+    /// What the shard has still to learn, and how much of it was sent and not acknowledged.
+    to_learn: VecDeque<Learned>,
+    being_learned: usize,
+}
+
+impl Link {
+    /// Sends the next part of what the shard has to learn, at most `max`, unless it is at one.
+    fn teach(&mut self, max: usize) {
+        if self.being_learned > 0 || self.to_learn.is_empty() || self.commands.is_full() {
+            return;
+        }
+        let part: Box<[Learned]> = self.to_learn.drain(..max.min(self.to_learn.len())).collect();
+        self.being_learned = part.len();
+        // The ring has room, and this is its only writer.
+        drop(self.commands.push(Command::Learn(part)));
+        self.bell.ring();
+    }
 }
 
 impl Shards {
@@ -153,6 +176,34 @@ impl Shards {
         all
     }
 
+    /// Has the owners learn what other nodes decided, in this order for each client. It is sent part by part, the next one
+    /// when [`Shards::learned_by`] says so; what waits meanwhile is kept here, however much it is.
+    pub fn learn(&mut self, learned: Vec<Learned>) {
+        let (shards, max) = (self.len(), learned_max(self.len()));
+        for learned in learned {
+            if let Some(link) = self.links.get_mut(self.owner_hash.owner(learned.client, shards)) {
+                link.to_learn.push_back(learned);
+            }
+        }
+        for link in &mut self.links {
+            link.teach(max);
+        }
+    }
+
+    /// A shard has said [`Event::Learned`]: sends it the next part.
+    pub fn learned_by(&mut self, shard: usize) {
+        let max = learned_max(self.len());
+        if let Some(link) = self.links.get_mut(shard) {
+            link.being_learned = 0;
+            link.teach(max);
+        }
+    }
+
+    /// How many of those given to [`Shards::learn`] are not known to be in force yet.
+    pub fn learning(&self) -> usize {
+        self.links.iter().map(|link| link.to_learn.len() + link.being_learned).sum()
+    }
+
     /// What the shards have announced, with the index of each; `None` if nothing.
     pub fn next_event(&mut self) -> Option<(usize, Event)> {
         self.links.iter_mut().enumerate().find_map(|(index, link)| Some((index, link.events.pop().ok()?)))
@@ -167,6 +218,11 @@ impl Shards {
     pub fn all_ended(&self) -> bool {
         self.links.iter().all(|link| link.thread.is_finished())
     }
+}
+
+/// How many learned bans one of so many shards is sent at once.
+fn learned_max(shards: usize) -> usize {
+    LEARNED_MAX.min(exchange::notes(shards) / 2)
 }
 
 /// Cores that this process may run on, in their order.
@@ -189,12 +245,20 @@ pub fn step_back() {
     let _ = rustix::process::setpriority_process(None, CONTROL_NICE);
 }
 
-/// Starts all shards on sockets that are already open. They serve from when this returns.
+/// Starts all shards on sockets that are already open. They serve from when this returns, as soon as they have learned what
+/// is `remembered` of earlier runs and other nodes: of one client the latest last. It is not announced.
 ///
 /// # Errors
 ///
 /// If io_uring was asked for and cannot be had, or the system gives no threads or descriptors. Then none runs.
-pub fn start(plan: &Plan, keys: &Keys, policy: &Arc<Policy>, sockets: Vec<Sockets>) -> Result<Shards, StartFault> {
+pub fn start(
+    plan: &Plan,
+    keys: &Keys,
+    policy: &Arc<Policy>,
+    remembered: Arc<[Learned]>,
+    documents: &Arc<Documents>,
+    sockets: Vec<Sockets>,
+) -> Result<Shards, StartFault> {
     let clock = Clock::start();
     let bell = || Bell::new().map(Arc::new).map_err(StartFault::NoBell);
     let bells = (0..plan.shards).map(|_| bell()).collect::<Result<Vec<_>, _>>()?;
@@ -222,6 +286,7 @@ pub fn start(plan: &Plan, keys: &Keys, policy: &Arc<Policy>, sockets: Vec<Socket
         let tracked_max = policy.rules.tracked_max;
         let make = {
             let (plan, keys, policy) = (plan.clone(), keys.clone(), Arc::clone(policy));
+            let (remembered, documents) = (Arc::clone(&remembered), Arc::clone(documents));
             let (spread, bell, control_bell) = (spread.clone(), Arc::clone(bell), Arc::clone(&control_bell));
             move || {
                 Core::new(Parts {
@@ -229,6 +294,8 @@ pub fn start(plan: &Plan, keys: &Keys, policy: &Arc<Policy>, sockets: Vec<Socket
                     shards: plan.shards,
                     clock,
                     policy,
+                    documents,
+                    remembered,
                     spread,
                     connections_max: plan.connections_max,
                     replica: Replica::new(keys.tables.clone()),
@@ -260,10 +327,18 @@ pub fn start(plan: &Plan, keys: &Keys, policy: &Arc<Policy>, sockets: Vec<Socket
             })
             .map_err(StartFault::NoThread)?;
         starters.push(Starter { says, told });
-        links.push(Link { commands, events, bell: Arc::clone(bell), thread });
+        links.push(Link {
+            commands,
+            events,
+            bell: Arc::clone(bell),
+            thread,
+            to_learn: VecDeque::new(),
+            being_learned: 0,
+        });
     }
     let (driver, no_ring) = agree(plan, driver, no_ring, &starters)?;
-    Ok(Shards { driver, no_ring, clock, bell: control_bell, links })
+    let owner_hash = OwnerHash::new(keys.owners.clone());
+    Ok(Shards { driver, no_ring, clock, bell: control_bell, owner_hash, links })
 }
 
 /// The starting thread's ends towards one shard that is being prepared.

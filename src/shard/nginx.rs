@@ -82,10 +82,12 @@ fn answer_request(
     core.counters.asked[Service::Nginx as usize].other += 1;
     let reads = matches!(request.method, Method::Get | Method::Head);
     match request.target {
-        Target::Health | Target::Ready if !reads => answer::method_not_allowed(output, delivery),
+        Target::Auth | Target::Other => answer::not_found(output, delivery),
+        _ if !reads => answer::method_not_allowed(output, delivery),
         Target::Health => answer::json(output, &health(core, version), delivery),
         Target::Ready => answer::ready(output, core.is_ready(), delivery),
-        Target::Auth | Target::Other => answer::not_found(output, delivery),
+        Target::ConfigSource => answer::json(output, &core.documents.config_source, delivery),
+        Target::DatabaseStatus => answer::json(output, &core.documents.database_status, delivery),
     }
 }
 

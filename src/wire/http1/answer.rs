@@ -132,7 +132,7 @@ pub fn not_found(out: &mut Vec<u8>, delivery: Delivery) {
     push_fault(out, "nothing is here; questions go to /auth", delivery);
 }
 
-/// 405: a path that only reports (`/health`, `/ready`) was asked with a method other than GET and HEAD.
+/// 405: a path that only reports (`/health` and the like) was asked with a method other than GET and HEAD.
 pub fn method_not_allowed(out: &mut Vec<u8>, delivery: Delivery) {
     out.extend_from_slice(b"HTTP/1.1 405 Method Not Allowed\r\nAllow: GET, HEAD\r\n");
     push_fault(out, "only GET and HEAD are possible here", delivery);

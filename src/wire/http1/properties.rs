@@ -86,6 +86,8 @@ fn request() -> impl Strategy<Value = (Vec<u8>, Seen)> {
         "/auth/[!-\"$->@-~]{0,20}".prop_map(|path| (path, Target::Auth)),
         Just(("/health".to_owned(), Target::Health)),
         Just(("/ready".to_owned(), Target::Ready)),
+        Just(("/config/source".to_owned(), Target::ConfigSource)),
+        Just(("/database/status".to_owned(), Target::DatabaseStatus)),
         "/x[a-z/%.]{0,20}".prop_map(|path| (path, Target::Other)),
     ];
     let query = prop_oneof![Just(None), "[!-\"$-~]{0,20}".prop_map(Some)];

@@ -68,6 +68,10 @@ pub enum Target {
     Health,
     /// `/ready`
     Ready,
+    /// `/config/source`
+    ConfigSource,
+    /// `/database/status`
+    DatabaseStatus,
     /// Anything else; see [`Request::path`].
     Other,
 }
@@ -261,6 +265,8 @@ fn parse_request_line(line: &[u8]) -> Result<RequestLine<'_>, Refusal> {
         b"/auth" | [b'/', b'a', b'u', b't', b'h', b'/', ..] => Target::Auth,
         b"/health" => Target::Health,
         b"/ready" => Target::Ready,
+        b"/config/source" => Target::ConfigSource,
+        b"/database/status" => Target::DatabaseStatus,
         _ => Target::Other,
     };
     let method = match method {
@@ -471,12 +477,15 @@ mod tests {
             ("GET http://user@h/health", Target::Health, "/health", ""),
             ("HEAD /health", Target::Health, "/health", ""),
             ("GET /ready?verbose", Target::Ready, "/ready", "verbose"),
+            ("GET /config/source?a", Target::ConfigSource, "/config/source", "a"),
+            ("POST /database/status", Target::DatabaseStatus, "/database/status", ""),
             ("GET /", Target::Other, "/", ""),
             ("GET //auth", Target::Other, "//auth", ""),
             ("GET /authx", Target::Other, "/authx", ""),
             ("GET /AUTH", Target::Other, "/AUTH", ""),
             ("GET /%61uth", Target::Other, "/%61uth", ""),
             ("GET /health/", Target::Other, "/health/", ""),
+            ("GET /config", Target::Other, "/config", ""),
             ("GET /api/bans", Target::Other, "/api/bans", ""),
             ("OPTIONS *", Target::Other, "*", ""),
             ("CONNECT mail.example:443", Target::Other, "mail.example:443", ""),

@@ -175,6 +175,8 @@ mod tests {
                         Target::Auth => "auth",
                         Target::Health => "health",
                         Target::Ready => "ready",
+                        Target::ConfigSource => "source",
+                        Target::DatabaseStatus => "status",
                         Target::Other => "other",
                     };
                     words.push(format!("{target}{}", if request.keep_alive { "" } else { "!" }));
