@@ -571,6 +571,142 @@ mod tests {
     }
 
     #[test]
+    fn an_offender_is_small() {
+        assert_eq!(size_of::<Offender>(), 48);
+        assert_eq!(touched(Time::MAX), u32::MAX);
+    }
+
+    /// An owner that has banned that many clients, the first 10.0.0.0, a millisecond after the other.
+    fn owner_of(bans: u32, rules: &BanRules) -> Owner {
+        let mut owner = Owner::new(0, bans as usize, hash_key(1));
+        let mut said = Vec::new();
+        for n in 0..bans {
+            let client = Network::host(std::net::Ipv4Addr::from_bits(0x0a00_0000 | n).into());
+            owner.fail(&Failure { client, ..failure(1, 5) }, Time::from_millis(n.into()), rules, &mut said);
+        }
+        owner
+    }
+
+    #[test]
+    fn a_new_allowlist_is_gone_through_step_by_step() {
+        let rules = BanRules { tracked_max: 100_000, ..rules() };
+        let mut owner = owner_of(100_000, &rules);
+        let mut allow = nobody();
+        // Every second one.
+        for n in 0..50_000 {
+            allow.insert(Network::host(std::net::Ipv4Addr::from_bits(0x0a00_0000 | n * 2).into()), ());
+        }
+        let mut said = Vec::new();
+        owner.adopt(&rules, Some(&allow), at(200), &mut said);
+        assert_eq!(said.len(), SWEPT_AT_ONCE_MAX / 2);
+        // Others come and go meanwhile, and the rules change once more.
+        owner.lift(Network::parse("10.0.0.1").unwrap(), Lift::Unbanned, at(200), &mut said);
+        owner.fail(&failure(1, 5), at(200), &rules, &mut said);
+        owner.adopt(&rules, None, at(200), &mut said);
+        let mut ticks = 0;
+        while owner.sweep_from.is_some() {
+            let before = said.len();
+            owner.tick(at(201), &rules, &allow, &mut said);
+            assert!(said.len() - before <= ENDED_PER_STEP_MAX);
+            ticks += 1;
+        }
+        assert!((92_000 / SWEPT_PER_TICK_MAX..=92_000 / ENDED_PER_STEP_MAX).contains(&ticks), "{ticks}");
+        assert_eq!(owner.banned(), 50_000);
+        assert!(owner.snapshot(at(201)).iter().all(|decision| !allow.covers(decision.client)));
+
+        // An empty one covers nobody, and is not gone through.
+        owner.adopt(&rules, Some(&allow), at(201), &mut said);
+        owner.adopt(&rules, Some(&nobody()), at(201), &mut said);
+        assert_eq!(owner.sweep_from, None);
+    }
+
+    #[test]
+    fn a_much_smaller_bound_is_reached_step_by_step() {
+        let mut rules = BanRules { tracked_max: 20_000, ..rules() };
+        let mut owner = owner_of(20_000, &rules);
+        let mut said = Vec::new();
+        for n in 0..10_000 {
+            let client = Network::host(std::net::Ipv4Addr::from_bits(n).into());
+            owner.fail(&Failure { client, ..failure(1, 1) }, at(20), &rules, &mut said);
+        }
+        rules.tracked_max = 100;
+        owner.adopt(&rules, None, at(20), &mut said);
+        assert_eq!((said.len(), owner.remembered()), (ENDED_PER_STEP_MAX, 20_000 - ENDED_PER_STEP_MAX));
+        for _ in 0..4 {
+            owner.tick(at(20), &rules, &nobody(), &mut said);
+        }
+        assert_eq!((owner.banned(), owner.remembered(), owner.counting()), (100, 100, 100));
+    }
+
+    #[test]
+    fn what_was_decided_since_a_time_is_told_again_in_order() {
+        let rules = rules();
+        let mut owner = Owner::new(0, 10, hash_key(1));
+        let mut said = Vec::new();
+        for n in 1..=4 {
+            owner.fail(&failure(n, 5), at(u64::from(n) * 10), &rules, &mut said);
+        }
+        let bans: Vec<Decision> = said.clone();
+        // One is lifted, one runs out, one is touched once more by what is learned, and others are only learned.
+        owner.lift(failure(3, 1).client, Lift::Unbanned, at(41), &mut said);
+        owner.tick(at(20 + 300), &rules, &nobody(), &mut said);
+        let Act::Ban(ban) = bans[0].act else { panic!("{bans:?}") };
+        let history = |n: u8, offences, seconds| Learned {
+            client: failure(n, 1).client,
+            at: at(seconds),
+            ban: Ban { offences, until: at(seconds + 1), ..ban },
+            lifted: None,
+        };
+        owner.learn(&history(2, 7, 5), at(321), &rules, &nobody(), &mut said);
+        owner.learn(&history(9, 1, 320), at(321), &rules, &nobody(), &mut said);
+
+        let told = owner.since(at(20));
+        let serials: Vec<u64> = told.iter().map(|decision| decision.serial).collect();
+        assert_eq!(serials, [bans[1].serial, bans[2].serial, bans[2].serial, bans[3].serial]);
+        assert!(matches!(told[0].act, Act::Ban(ban) if ban.offences == 7 && ban.until == at(320)));
+        assert!(matches!(told[2].act, Act::Lift(Lift::Unbanned, _)));
+        assert_eq!((told[1], told[3]), (bans[2], bans[3]));
+        assert_eq!(owner.since(at(41)), []);
+        assert_eq!(owner.since(at(0)).len(), 5);
+    }
+
+    #[test]
+    fn what_is_learned_counts_unless_it_is_allowed_or_forgotten() {
+        let rules = rules();
+        let start = Time::START;
+        let mut owner = Owner::new(0, 10, hash_key(1));
+        let mut said = Vec::new();
+        let mut learn = |n: u8, ago: Duration, lasts: Duration, offences: u32| {
+            let Failure { client, pattern, severity, .. } = failure(n, 1);
+            let at = start.minus(ago);
+            let ban = Ban { until: at.plus(lasts), offences, failures: 5, pattern, severity };
+            let mut allow = nobody();
+            allow.insert(failure(7, 1).client, ());
+            owner.learn(&Learned { client, at, ban, lifted: None }, start, &rules, &allow, &mut said);
+        };
+        let hour = Duration::from_secs(3600);
+        learn(1, hour, hour, 3); // It ran out this moment.
+        learn(2, hour, 2 * hour, 3);
+        learn(3, rules.memory, hour, 3);
+        learn(4, rules.memory, 2 * rules.memory, 3); // Forgotten, but still banned.
+        learn(7, hour, 2 * hour, 3);
+        let banned = |said: &[Decision]| -> Vec<String> {
+            let learned = said.iter().all(|decision| decision.origin == Origin::Learned);
+            assert!(learned && said.iter().all(|decision| matches!(decision.act, Act::Ban(_))));
+            said.iter().map(|decision| decision.client.to_string()).collect()
+        };
+        assert_eq!(banned(&said), ["203.0.113.2", "203.0.113.4"]);
+        assert_eq!((owner.banned(), owner.remembered()), (2, 3));
+        assert_eq!(owner.fail(&failure(2, 5), start, &rules, &mut said), Outcome::AlreadyBanned);
+        said.clear();
+        for (n, offences) in [(1, 4), (3, 1)] {
+            owner.fail(&failure(n, 5), start, &rules, &mut said);
+            let Some(Decision { act: Act::Ban(ban), origin, .. }) = said.pop() else { panic!("{said:?}") };
+            assert_eq!((ban.offences, origin), (offences, Origin::Decided));
+        }
+    }
+
+    #[test]
     fn what_is_too_much_for_one_tick_is_forgotten_by_the_next_ones() {
         let rules = BanRules { cleanup: Duration::from_secs(60), ..rules() };
         let mut owner = Owner::new(0, 200_000, hash_key(1));
@@ -655,6 +791,163 @@ mod tests {
                     prop_assert_eq!(held, *until > now);
                 }
                 prop_assert_eq!(owner.snapshot(time).len(), offences.values().filter(|o| o.2 > now).count());
+            }
+        }
+    }
+    /// One step of the test below.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Fail { count: u32 },
+        Learn { ago: u64, lasts: u64, offences: u32, lifted: bool },
+        Lift,
+        Tick,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let learn = (0..1500u64, 0..3000u64, 1..6u32, prop::bool::weighted(0.3));
+        prop_oneof![
+            4 => (1..4u32).prop_map(|count| Step::Fail { count }),
+            4 => learn.prop_map(|(ago, lasts, offences, lifted)| Step::Learn { ago, lasts, offences, lifted }),
+            1 => Just(Step::Lift),
+            2 => Just(Step::Tick),
+        ]
+    }
+
+    /// What the model knows of a client: plain facts, nothing in force or swept.
+    #[derive(Clone, Debug, Default)]
+    struct Known {
+        failures: Vec<(u64, u32)>,
+        offences: u32,
+        last: u64,
+        banned_until: u64,
+        /// The latest ban if it was decided here: when it ends, and whether it was lifted.
+        decided: Option<(u64, bool)>,
+    }
+
+    proptest! {
+        /// Against a model that knows no tables, no sweeping and no order: what is in force, how often a client offended,
+        /// and what has to be told again.
+        #[test]
+        fn failing_and_learning_come_to_what_a_model_says(
+            steps in prop::collection::vec((0..3u8, step(), 0..400u64), 0..200),
+        ) {
+            let rules = BanRules {
+                initial: Duration::from_millis(50), max: Duration::from_millis(4000), factor: 3.0, threshold: 3,
+                window: Duration::from_millis(100), memory: Duration::from_millis(1000), ..rules()
+            };
+            let start = 10_000;
+            let mut owner = Owner::new(0, 100, hash_key(8));
+            let mut known: BTreeMap<u8, Known> = BTreeMap::new();
+            let mut in_force: BTreeMap<Network, (Time, u32)> = BTreeMap::new(); // as the decisions say
+            let mut now = start;
+            for (who, step, later) in steps {
+                now += later;
+                let time = Time::from_millis(now);
+                let mut said = Vec::new();
+                let model = known.entry(who).or_default();
+                let remembered = if model.last + 1000 > now { model.offences } else { 0 };
+                match step {
+                    Step::Fail { count } => {
+                        let got = owner.fail(&failure(who, count), time, &rules, &mut said);
+                        if model.banned_until > now {
+                            prop_assert_eq!(got, Outcome::AlreadyBanned);
+                        } else {
+                            model.failures.push((now, count));
+                            let young = model.failures.iter().filter(|(at, _)| now - at < 100);
+                            let reached = young.map(|(_, count)| count).sum::<u32>() >= 3;
+                            prop_assert_eq!(got, if reached { Outcome::Banned } else { Outcome::Counted });
+                            if reached {
+                                let until = now + (50 * 3u64.pow(remembered.min(6))).min(4000);
+                                let offences = remembered + 1;
+                                let decided = Some((until, false));
+                                *model = Known { offences, last: now, banned_until: until, decided, failures: vec![] };
+                            }
+                        }
+                    }
+                    Step::Learn { ago, lasts, offences, lifted } => {
+                        let (at, until) = (now - ago, now - ago + lasts);
+                        let Failure { client, pattern, severity, .. } = failure(who, 1);
+                        let ban = Ban { until: Time::from_millis(until), offences, failures: 3, pattern, severity };
+                        let lifted = lifted.then_some(Lift::Unbanned);
+                        let learned = Learned { client, at: Time::from_millis(at), ban, lifted };
+                        owner.learn(&learned, time, &rules, &nobody(), &mut said);
+                        let forgotten = ago >= 1000;
+                        let is_banned = model.banned_until > now;
+                        let ends = lifted.is_some() && is_banned && model.banned_until <= until + 1000;
+                        let begins = lifted.is_none() && until > now
+                            && !(is_banned && model.banned_until + 1000 >= until);
+                        if ends || begins || !forgotten {
+                            if begins {
+                                *model = Known { banned_until: until, decided: None, failures: vec![], ..model.clone() };
+                            } else if ends {
+                                model.banned_until = 0;
+                                model.decided = model.decided.map(|(until, _)| (until, true));
+                                model.failures.clear();
+                            } else if !is_banned && at > model.last {
+                                model.decided = None;
+                            }
+                            let learned = if forgotten && !begins { 0 } else { offences };
+                            model.offences = match forgotten && !begins { true => model.offences, false => remembered.max(learned) };
+                            model.last = model.last.max(at);
+                        }
+                    }
+                    Step::Lift => {
+                        let was = owner.lift(failure(who, 1).client, Lift::Allowed, time, &mut said);
+                        // One that ran out may be lifted too, if nobody has said so yet.
+                        prop_assert!(was || model.banned_until <= now);
+                        if was {
+                            model.decided = model.decided.map(|(until, _)| (until, true));
+                        }
+                        model.banned_until = 0;
+                        model.failures.clear();
+                    }
+                    Step::Tick => owner.tick(time, &rules, &nobody(), &mut said),
+                }
+                let mut last_serial = 0;
+                for decision in &said {
+                    prop_assert!(decision.serial > last_serial);
+                    last_serial = decision.serial;
+                    match decision.act {
+                        Act::Ban(ban) => {
+                            let before = in_force.insert(decision.client, (ban.until, ban.pattern.number()));
+                            let replaces = before.is_some_and(|(until, _)| until > time);
+                            prop_assert!(before.is_none() || replaces && decision.origin == Origin::Learned);
+                        }
+                        Act::Lift(why, _) => {
+                            let (until, _) = in_force.remove(&decision.client).expect("a ban that ends was in force");
+                            prop_assert!(why != Lift::Expired || until <= time);
+                        }
+                    }
+                }
+                prop_assert_eq!(owner.banned(), in_force.len());
+                let mut by_pattern = ByPattern::default();
+                in_force.values().for_each(|(_, pattern)| by_pattern.add(PatternId::new(*pattern).unwrap()));
+                for (at, count) in owner.banned_by().counts().iter().enumerate() {
+                    prop_assert_eq!(*count, by_pattern.counts().get(at).copied().unwrap_or(0));
+                }
+                for (who, model) in &known {
+                    let client = failure(*who, 1).client;
+                    let until = in_force.get(&client).map(|(until, _)| *until).filter(|until| *until > time);
+                    prop_assert_eq!(until.map_or(0, Time::millis), if model.banned_until > now { model.banned_until } else { 0 });
+                    prop_assert_eq!(owner.has_banned(client, time), until.is_some());
+                }
+                for since in [now - 300, now - 999] {
+                    let told = owner.since(Time::from_millis(since));
+                    let mut want = Vec::new();
+                    for (who, model) in known.iter().filter(|(_, model)| model.last >= since) {
+                        if let Some((until, lifted)) = model.decided {
+                            want.push((failure(*who, 1).client, until, false));
+                            want.extend(lifted.then_some((failure(*who, 1).client, until, true)));
+                        }
+                    }
+                    let mut got: Vec<_> = told.iter().map(|decision| match decision.act {
+                        Act::Ban(ban) => (decision.client, ban.until.millis(), false),
+                        Act::Lift(_, ban) => (decision.client, ban.until.millis(), true),
+                    }).collect();
+                    prop_assert!(told.is_sorted_by_key(|decision| decision.serial));
+                    got.sort_unstable();
+                    prop_assert_eq!(got, want);
+                }
             }
         }
     }

@@ -118,6 +118,8 @@ impl Replica {
 #[cfg(test)]
 mod tests {
     use super::super::ban::{Lift, Origin};
+    use super::super::escalation::rules;
+    use super::super::owner::Owner;
     use super::super::table::hash_key;
     use super::*;
     use proptest::prelude::*;
@@ -200,6 +202,29 @@ mod tests {
                 prop_assert_eq!(replica.lookup(address, now), want, "{}", text);
             }
             prop_assert_eq!(replica.len(), model.len());
+        }
+    }
+    proptest! {
+        /// Whatever list is learned, the replica holds what the owner has in force.
+        #[test]
+        fn learns_what_the_owner_learns(
+            list in prop::collection::vec((networks(), 0..6_000u64, 0..10_000u64, 0..3u8), 0..60),
+        ) {
+            let (now, rules) = (Time::from_millis(6_000), rules());
+            let mut replica = Replica::new(hash_key(1));
+            let mut owner = Owner::new(0, 100, hash_key(2));
+            for (client, at, until, kind) in list {
+                let lifted = (kind == 0).then_some(Lift::Unbanned);
+                let learned = Learned { client, at: Time::from_millis(at), ban: ban(until, 1), lifted };
+                replica.learn(&learned, now);
+                owner.learn(&learned, now, &rules, &NetworkTable::new(hash_key(3)), &mut Vec::new());
+            }
+            let held: BTreeMap<Network, Time> = replica.bans.iter().map(|(client, entry)| (client, entry.until())).collect();
+            let in_force = owner.snapshot(now).into_iter().map(|decision| match decision.act {
+                Act::Ban(ban) => (decision.client, ban.until),
+                Act::Lift(..) => unreachable!("a snapshot holds bans"),
+            });
+            prop_assert_eq!(held, in_force.collect::<BTreeMap<_, _>>());
         }
     }
 }

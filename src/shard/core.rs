@@ -292,7 +292,7 @@ impl Core {
 
     /// Says again what the control thread missed, once half of the ring to it is free: else it would soon miss more.
     fn retell(&mut self) {
-        if self.events.slots() >= super::EVENTS / 2
+        if self.events.slots() >= self.events.buffer().capacity() / 2
             && let Some(since) = self.missed_since.take()
         {
             self.announce(Event::Retold(self.owner.since(since).into()));
@@ -597,4 +597,218 @@ impl Core {
 
 fn is_learned_ban(decision: &Decision) -> bool {
     matches!(decision, Decision { act: Act::Ban(_), origin: Origin::Learned, .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Keys;
+    use super::*;
+    use crate::engine::address::Network;
+    use crate::engine::ban::{Ban, Lift, PatternId, Severity};
+    use crate::engine::escalation::rules;
+    use crate::engine::matcher::Matcher;
+    use crate::engine::policy::QuestionRules;
+    use crate::engine::table::{NetworkTable, hash_key};
+    use rtrb::RingBuffer;
+
+    /// A shard without a thread, and the control thread's ends.
+    struct Alone {
+        core: Core,
+        commands: Producer<Command>,
+        events: Consumer<Event>,
+    }
+
+    impl Alone {
+        /// A turn in which nothing else happens, and what was announced in it and before.
+        fn turn(&mut self) -> Vec<Event> {
+            self.core.begin_turn();
+            self.core.end_turn();
+            self.events()
+        }
+
+        fn events(&mut self) -> Vec<Event> {
+            std::iter::from_fn(|| self.events.pop().ok()).collect()
+        }
+
+        fn is_banned(&self, n: u32) -> bool {
+            self.core.judge(Address::from(std::net::Ipv4Addr::from_bits(n))).is_denial()
+        }
+    }
+
+    fn policy(number: u64, tracked_max: usize, allow: &[u32]) -> Arc<Policy> {
+        let nobody = || NetworkTable::new(hash_key(1));
+        let mut allowed = nobody();
+        for n in allow {
+            allowed.insert(client(*n), ());
+        }
+        Arc::new(Policy {
+            number,
+            rules: crate::engine::escalation::BanRules { tracked_max, ..rules() },
+            matcher: Arc::new(Matcher::new(Vec::new())),
+            allow: Arc::new(allowed),
+            block: Arc::new(nobody()),
+            senders: Arc::new(nobody()),
+            names: [].into(),
+            questions: QuestionRules {
+                nginx_trusted_proxies: nobody(),
+                envoy_trusted_proxies: nobody(),
+                deny_unknown: false,
+                json: false,
+            },
+        })
+    }
+
+    fn shards(count: usize, events: usize, policy: &Arc<Policy>, remembered: &[Learned]) -> Vec<Alone> {
+        let keys = Keys { tables: hash_key(1), owners: hash_key(2) };
+        let bells: Vec<_> = (0..count).map(|_| Arc::new(Bell::new().unwrap())).collect();
+        let remembered: Arc<[Learned]> = remembered.into();
+        let documents = Documents { config_source: b"{}".as_slice().into(), database_status: b"{}".as_slice().into() };
+        let (clock, spread, documents) = (Clock::start(), Spread::new(count), Arc::new(documents));
+        let parts = Exchange::all(&bells).into_iter().zip(&bells).enumerate();
+        let alone = parts.map(|(index, (exchange, bell))| {
+            let (commands, command_ring) = RingBuffer::new(8);
+            let (event_ring, events) = RingBuffer::new(events);
+            let core = Core::new(Parts {
+                index,
+                shards: count,
+                clock,
+                policy: Arc::clone(policy),
+                documents: Arc::clone(&documents),
+                remembered: Arc::clone(&remembered),
+                spread: spread.clone(),
+                connections_max: [0; Service::COUNT],
+                replica: Replica::new(keys.tables.clone()),
+                owner: Owner::new(index as u16, policy.rules.tracked_max, keys.tables.clone()),
+                owner_hash: OwnerHash::new(keys.owners.clone()),
+                exchange,
+                commands: command_ring,
+                events: event_ring,
+                bell: Arc::clone(bell),
+                control_bell: Arc::new(Bell::new().unwrap()),
+            });
+            Alone { core, commands, events }
+        });
+        alone.collect()
+    }
+
+    fn client(n: u32) -> Network {
+        Network::host(std::net::Ipv4Addr::from_bits(n).into())
+    }
+
+    fn learned(n: u32, lifted: Option<Lift>) -> Learned {
+        let (at, pattern) = (Time::START.minus(Duration::from_secs(60)), PatternId::new(0).unwrap());
+        let until = at.plus(Duration::from_secs(3600));
+        let ban = Ban { until, offences: 1, failures: 5, pattern, severity: Severity::new(1).unwrap() };
+        Learned { client: client(n), at, ban, lifted }
+    }
+
+    fn fails(n: u32) -> Failure {
+        let Ban { pattern, severity, .. } = learned(n, None).ban;
+        Failure { client: client(n), count: 5, pattern, severity }
+    }
+
+    #[test]
+    fn what_is_remembered_is_in_force_on_every_shard_before_its_first_turn() {
+        let mut remembered: Vec<Learned> = (0..1000).map(|n| learned(n, None)).collect();
+        remembered.extend([learned(1, Some(Lift::Unbanned)), learned(2, Some(Lift::Unbanned)), learned(2, None)]);
+        let over = Learned { ban: Ban { until: Time::START, ..remembered[0].ban }, ..learned(2000, None) };
+        remembered.push(over);
+        let mut shards = shards(2, 4096, &policy(1, 1000, &[3]), &remembered);
+        let in_force = |shard: &Alone| -> Vec<u32> { (0..2001).filter(|n| shard.is_banned(*n)).collect() };
+        let want: Vec<u32> = (0..1000).filter(|n| *n != 1 && *n != 3).collect();
+        for shard in &mut shards {
+            assert_eq!(in_force(shard), want);
+            let events = shard.turn();
+            assert!(matches!(events[..], [Event::Adopted(1)]), "{events:?}");
+        }
+        let reports: Vec<Report> = shards.iter().map(|shard| shard.core.report()).collect();
+        let sum = |of: fn(&Report) -> u64| reports.iter().map(of).sum::<u64>();
+        // One was banned twice, one is history.
+        assert_eq!((sum(|r| r.banned as u64), sum(|r| r.remembered as u64)), (998, 1000));
+        assert_eq!((sum(|r| r.counters.learned), sum(|r| r.counters.bans.counts().iter().sum())), (1000, 0));
+        assert_eq!(sum(|r| r.replica as u64), 2 * 998);
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_lifted_everywhere_with_the_first_turn() {
+        let mut remembered: Vec<Learned> = (0..1000).map(|n| learned(n, None)).collect();
+        // The first to be forgotten come again.
+        remembered.extend((0..10).map(|n| learned(n, None)));
+        let mut shards = shards(2, 4096, &policy(1, 100, &[]), &remembered);
+        let mut said = 0;
+        for shard in &mut shards {
+            for event in shard.turn() {
+                let Event::Decided(decision) = event else { continue };
+                assert!(matches!(decision.act, Act::Lift(Lift::Evicted, _)), "{decision:?}");
+                said += 1;
+            }
+        }
+        assert!(said >= 800);
+        for shard in &mut shards {
+            shard.turn();
+        }
+        let banned = |shard: &Alone| -> Vec<u32> { (0..1000).filter(|n| shard.is_banned(*n)).collect() };
+        assert_eq!(banned(&shards[0]), banned(&shards[1]));
+        assert_eq!(banned(&shards[0]).len(), 200);
+        assert!((0..10).all(|n| shards[0].is_banned(n)));
+    }
+
+    #[test]
+    fn learned_bans_reach_every_shard_and_are_acknowledged_after_they_did() {
+        let mut shards = shards(2, 4096, &policy(1, 1000, &[]), &[]);
+        shards.iter_mut().for_each(|shard| drop(shard.turn()));
+        let hash = OwnerHash::new(hash_key(2));
+        let part: Box<[Learned]> =
+            (0..100).filter(|n| hash.owner(client(*n), 2) == 0).map(|n| learned(n, None)).collect();
+        let count = part.len();
+        shards[0].commands.push(Command::Learn(part)).unwrap();
+        let events = shards[0].turn();
+        assert_eq!(events.len(), count + 1);
+        assert!(matches!(events.last(), Some(Event::Learned)));
+        let all = events[..count]
+            .iter()
+            .all(|event| matches!(event, Event::Decided(decision) if decision.origin == Origin::Learned));
+        assert!(all, "{events:?}");
+        shards[1].turn();
+        let banned = |shard: &Alone| (0..100).filter(|n| shard.is_banned(*n)).count();
+        assert_eq!((banned(&shards[0]), banned(&shards[1])), (count, count));
+        let counters = &shards[0].core.counters;
+        assert_eq!((counters.learned, counters.bans.counts().len()), (count as u64, 0));
+    }
+
+    #[test]
+    fn decisions_that_found_the_ring_full_are_said_again_once_there_is_room() {
+        let mut shard = shards(1, 4 * EVENTS_RESERVE, &policy(1, 10_000, &[]), &[]).remove(0);
+        shard.turn();
+        let told = |events: &[Event]| -> Vec<Network> {
+            let decided = events.iter().filter_map(|event| match event {
+                Event::Decided(decision) => Some(decision.client),
+                _ => None,
+            });
+            decided.collect()
+        };
+        let retold = |events: Vec<Event>| {
+            events.into_iter().find_map(|event| match event {
+                Event::Retold(decisions) => Some(decisions),
+                _ => None,
+            })
+        };
+        shard.core.begin_turn();
+        (0..2000).for_each(|n| shard.core.count(&fails(n)));
+        shard.core.end_turn();
+        // Nobody takes what was announced: no room yet.
+        shard.core.begin_turn();
+        shard.core.end_turn();
+        let events = shard.events();
+        assert_eq!(told(&events).len(), 3 * EVENTS_RESERVE);
+        assert!(retold(events).is_none());
+        let again = retold(shard.turn()).expect("what was missed");
+        assert!((0..2000).all(|n| again.iter().any(|decision| decision.client == client(n))));
+        assert!(again.iter().all(|decision| decision.origin == Origin::Decided));
+        assert_eq!(shard.core.counters.events_dropped, 2000 - 3 * EVENTS_RESERVE as u64);
+        assert!(shard.turn().is_empty(), "once is enough");
+
+        shard.commands.push(Command::Retell(Time::START)).unwrap();
+        assert_eq!(retold(shard.turn()).expect("what was asked for").len(), 2000);
+    }
 }

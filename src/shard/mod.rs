@@ -168,10 +168,12 @@ impl Shards {
 
     /// Tells every shard. False if one has stopped taking commands: its ring is full.
     pub fn tell(&mut self, command: impl Fn() -> Command) -> bool {
-        let mut all = true;
+        let (mut all, max) = (true, learned_max(self.len()));
         for link in &mut self.links {
             all &= link.commands.push(command()).is_ok();
             link.bell.ring();
+            // What found the ring full before.
+            link.teach(max);
         }
         all
     }
@@ -479,5 +481,79 @@ impl Ready {
         }
         let bell = bell.as_fd().try_clone_to_owned().and_then(Readiness::new)?;
         Ok(Ready { bell, datagrams: sockets.syslog_udp.map(Readiness::new).transpose()?, listeners })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::address::Network;
+    use crate::engine::ban::{Ban, PatternId, Severity};
+    use crate::engine::table::hash_key;
+    use crate::engine::time::Time;
+    use std::collections::BTreeSet;
+
+    /// Shards that do nothing, and their ends of the command rings.
+    fn idle(count: usize) -> (Shards, Vec<Consumer<Command>>) {
+        let bell = || Arc::new(Bell::new().unwrap());
+        let (links, rings): (Vec<Link>, Vec<Consumer<Command>>) = (0..count)
+            .map(|_| {
+                let (commands, ring) = RingBuffer::new(2);
+                let (_, events) = RingBuffer::new(1);
+                let thread = std::thread::spawn(|| {});
+                let to_learn = VecDeque::new();
+                (Link { commands, events, bell: bell(), thread, to_learn, being_learned: 0 }, ring)
+            })
+            .unzip();
+        let owner_hash = OwnerHash::new(hash_key(1));
+        let (driver, clock) = (Driver::Epoll, Clock::start());
+        (Shards { driver, no_ring: None, clock, bell: bell(), owner_hash, links }, rings)
+    }
+
+    fn learned(n: u32) -> Learned {
+        let (at, pattern) = (Time::START, PatternId::new(0).unwrap());
+        let ban = Ban { until: Time::MAX, offences: 1, failures: 5, pattern, severity: Severity::new(1).unwrap() };
+        Learned { client: Network::host(std::net::Ipv4Addr::from_bits(n).into()), at, ban, lifted: None }
+    }
+
+    #[test]
+    fn each_owner_learns_its_own_part_by_part() {
+        let (mut shards, mut rings) = idle(2);
+        shards.learn((0..10_000).map(learned).collect());
+        shards.learn((10_000..20_000).map(learned).collect());
+        assert_eq!(shards.learning(), 20_000);
+        let mut seen = BTreeSet::new();
+        let mut parts = 0;
+        while shards.learning() > 0 {
+            for (index, ring) in rings.iter_mut().enumerate() {
+                let Ok(Command::Learn(part)) = ring.pop() else { continue };
+                assert!((1..=LEARNED_MAX).contains(&part.len()) && ring.is_empty());
+                assert!(part.iter().all(|learned| shards.owner_hash.owner(learned.client, 2) == index));
+                assert!(part.is_sorted_by_key(|learned| learned.client));
+                seen.extend(part.iter().map(|learned| learned.client));
+                parts += 1;
+                let left = shards.learning();
+                shards.learned_by(index);
+                assert_eq!(shards.learning(), left - part.len());
+            }
+        }
+        assert_eq!((seen.len(), parts), (20_000, 6));
+        assert!(rings.iter().all(Consumer::is_empty));
+    }
+
+    #[test]
+    fn what_is_to_be_learned_waits_while_a_shard_takes_no_commands() {
+        let (mut shards, mut rings) = idle(1);
+        assert!(shards.tell(|| Command::Ready) && shards.tell(|| Command::Ready));
+        shards.learn(vec![learned(1)]);
+        assert_eq!(shards.learning(), 1);
+        while rings[0].pop().is_ok() {}
+        shards.tell(|| Command::Ready);
+        assert!(matches!(rings[0].pop(), Ok(Command::Ready)) && matches!(rings[0].pop(), Ok(Command::Learn(_))));
+    }
+
+    #[test]
+    fn with_many_shards_a_part_is_smaller() {
+        assert_eq!([1, 2, 8, 16, 64, 1000].map(learned_max), [4096, 4096, 4096, 2048, 512, 256]);
     }
 }
