@@ -428,3 +428,32 @@ fn it_starts_again_at_once_on_ports_that_had_connections() {
     }
     server.stop();
 }
+
+/// What is told of where settings come from, on the port of nginx.
+#[test]
+fn the_source_of_the_settings_and_the_state_of_the_database_are_told() {
+    let server = Server::start(Config::new());
+    let mut http = Http::connect(server.config.nginx).expect("a connection");
+    for (path, key, value) in [
+        ("/config/source", "patterns_source", serde_json::json!("file")),
+        ("/database/status", "enabled", serde_json::json!(false)),
+    ] {
+        let answer = http.get(path, &[]).expect("an answer");
+        assert_eq!((answer.status, answer.field("Content-Type")), (200, Some("application/json")), "{answer:?}");
+        let document: serde_json::Value = serde_json::from_str(&answer.body).expect("JSON");
+        assert_eq!(document[key], value, "{document}");
+
+        http.send(format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{{}}").as_bytes())
+            .expect("a request");
+        let refused = http.answer().expect("an answer");
+        assert_eq!((refused.status, refused.field("Allow")), (405, Some("GET, HEAD")), "{refused:?}");
+
+        let mut head = Http::connect(server.config.nginx).expect("a connection");
+        head.send(format!("HEAD {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes())
+            .expect("a request");
+        let text = String::from_utf8(head.read_to_end()).expect("text");
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.ends_with("\r\n\r\n"), "{text}");
+        assert!(text.contains(&format!("\r\nContent-Length: {}\r\n", answer.body.len())), "{text}");
+    }
+    server.stop();
+}

@@ -254,4 +254,27 @@ mod tests {
         assert_eq!((second.matcher.len(), first.matcher.len()), (1, settings.syslog.patterns.len()));
         assert_eq!((first.rules.tracked_max, second.rules.tracked_max), (500_000, 500_000));
     }
+    #[test]
+    fn what_has_not_changed_is_shared() {
+        let mut publisher = Publisher::new(2, hash_key(1));
+        let mut policy = |yaml: &str| publisher.compile(draft(yaml)).map(|(_, policy)| policy);
+        let first = policy("ban: {whitelist: [10.0.0.0/8, 192.0.2.1], blacklist: [198.51.100.0/24]}").unwrap();
+        let second = policy("# moved\nban: {max_attempts: 7, whitelist: [192.0.2.1, 10.0.0.0/8]}").unwrap();
+        let shared = |one: &Policy, other: &Policy| {
+            let lists = [(&one.allow, &other.allow), (&one.block, &other.block), (&one.senders, &other.senders)];
+            (Arc::ptr_eq(&one.matcher, &other.matcher), lists.map(|(one, other)| Arc::ptr_eq(one, other)))
+        };
+        assert_eq!(shared(&first, &second), (true, [true, false, true]));
+
+        // What a pattern's name stands for is said anew, also after a file that was refused for another fault.
+        let pattern = |severity: u8, more: &str| {
+            format!("syslog: {{patterns: [{{name: a, severity: {severity}, regex: 'from (.*)'}}]}}\n{more}")
+        };
+        let first = policy(&pattern(3, "")).unwrap();
+        assert!(policy(&pattern(5, "ban: {max_attempts: x}")).is_err());
+        let second = policy(&pattern(3, "")).unwrap();
+        assert_eq!(first.names, second.names);
+        assert_eq!(shared(&first, &second), (false, [true, true, true]));
+        assert_eq!(shared(&second, &policy(&pattern(3, "ban: {max_attempts: 7}")).unwrap()), (true, [true; 3]));
+    }
 }

@@ -594,7 +594,7 @@ mod tests {
         let mut allow = nobody();
         // Every second one.
         for n in 0..50_000 {
-            allow.insert(Network::host(std::net::Ipv4Addr::from_bits(0x0a00_0000 | n * 2).into()), ());
+            allow.insert(Network::host(std::net::Ipv4Addr::from_bits(0x0a00_0000 | (n * 2)).into()), ());
         }
         let mut said = Vec::new();
         owner.adopt(&rules, Some(&allow), at(200), &mut said);
