@@ -101,6 +101,12 @@ pub fn kill(pid: u32, signal: libc::c_int) {
     check(unsafe { libc::kill(pid as libc::pid_t, signal) }).expect("a child that was not waited for");
 }
 
+/// Has `last` called when this process ends by itself.
+pub fn at_exit(last: extern "C" fn()) {
+    // SAFETY: takes a function only, which lives as long as the process.
+    check(unsafe { libc::atexit(last) }).expect("a place among the few functions that are called then");
+}
+
 /// Whether this process is root.
 pub fn is_root() -> bool {
     // SAFETY: takes nothing and cannot fail.

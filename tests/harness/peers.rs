@@ -147,11 +147,16 @@ impl Peer {
             assert!(Instant::now() < deadline, "still running after {DEADLINE:?}:\n{}", self.text());
             sleep(PAUSE);
         };
+        (status, self.last_words())
+    }
+
+    /// Everything it wrote, when it has ended.
+    pub fn last_words(mut self) -> Vec<String> {
         self.kill();
         for listener in self.listeners.drain(..) {
             listener.join().expect("a thread that only reads");
         }
-        (status, self.lines())
+        self.lines()
     }
 
     fn kill(&mut self) {
