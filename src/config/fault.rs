@@ -1,5 +1,6 @@
 //! What is wrong with a configuration, all of it at once, each with its place and what would be right.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 
@@ -131,13 +132,14 @@ impl fmt::Display for Placed<'_> {
     }
 }
 
-/// A text from outside in quotes: on one line, without control characters, cut where it is long.
+/// A text from outside in quotes: on one line, without control characters and passwords, cut where it is long.
 pub(super) fn quoted(text: &str) -> String {
     format!("\"{}\"", printable(text))
 }
 
 /// The same without the quotes.
 pub(super) fn printable(text: &str) -> String {
+    let text = without_password(text);
     let mut shown: String = text.chars().take(QUOTED_CHARS_MAX).flat_map(char::escape_debug).collect();
     if text.chars().nth(QUOTED_CHARS_MAX).is_some() {
         shown.push('…');
@@ -145,9 +147,44 @@ pub(super) fn printable(text: &str) -> String {
     shown
 }
 
+/// The text with `…` for what could be a password. A DSN can be wrong by where it stands (`driver: mysql://…`), and then
+/// it is told like any other wrong value.
+fn without_password(text: &str) -> Cow<'_, str> {
+    const WORD: &str = "password";
+    // In bytes of the same places: only ASCII changes.
+    let small = text.to_ascii_lowercase();
+    let named = small.match_indices(WORD).map(|(at, _)| at + WORD.len()).find_map(|end| {
+        let rest = small.get(end..)?;
+        rest.trim_start().starts_with('=').then(|| text.get(..end)).flatten()
+    });
+    if let Some(before) = named {
+        return Cow::Owned(format!("{before}=…"));
+    }
+    let Some((user, host)) = text.rsplit_once('@') else { return Cow::Borrowed(text) };
+    let (scheme, user) = user.split_once("://").map_or(("", user), |(scheme, user)| (scheme, user));
+    let Some((user, _)) = user.split_once(':') else { return Cow::Borrowed(text) };
+    let separator = if scheme.is_empty() { "" } else { "://" };
+    Cow::Owned(format!("{scheme}{separator}{user}:…@{host}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_quoted_text_shows_no_password() {
+        for (text, want) in [
+            ("mysql://u:s3cret@h/db", "\"mysql://u:…@h/db\""),
+            ("u:s3@c/r:et@tcp(h:3306)/db", "\"u:…@tcp(h:3306)/db\""),
+            ("u@tcp(h:3306)/db", "\"u@tcp(h:3306)/db\""),
+            ("://u:s3cret@h", "\"u:…@h\""),
+            ("host=h Password = 's3cret' user=u", "\"host=h Password=…\""),
+            ("a password, or two", "\"a password, or two\""),
+            ("2001:db8::1", "\"2001:db8::1\""),
+        ] {
+            assert_eq!(quoted(text), want);
+        }
+    }
 
     fn fault(key: &str, line: Option<usize>) -> Fault {
         Fault { key: key.to_owned(), line, message: "wrong".to_owned() }
