@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use mailfail2ban::config::table::{PATTERN_KEYS, SETTINGS};
 use mailfail2ban::config::{
-    Driver, Fault, LogFormat, LogLevel, OnUnknown, PatternSettings, Protocol, Settings, document, parse, restart_needed,
+    DatabaseDriver, Driver, Dsn, Fault, LogFormat, LogLevel, OnUnknown, PatternSettings, Protocol, Settings, document,
+    parse, restart_needed,
 };
 use proptest::prelude::*;
 
@@ -75,6 +76,17 @@ fn defaults_are_the_documented_ones() {
     assert_eq!((s.ban.ipv4_prefix, s.ban.ipv6_prefix, s.ban.max_tracked), (32, 64, 1_000_000));
     assert_eq!((s.ban.whitelist.len(), s.ban.blacklist.len()), (0, 0));
 
+    let d = &s.database;
+    assert_eq!(
+        (d.enabled, d.driver, d.dsn.reveal(), d.share_bans),
+        (false, DatabaseDriver::Sqlite3, "./fail2ban.db", true)
+    );
+    assert_eq!(
+        (d.refresh_interval, d.max_retries, d.retry_delay),
+        (Duration::from_secs(300), 3, Duration::from_secs(5))
+    );
+    assert_eq!(d.target(), Ok(Dsn::Sqlite { path: "./fail2ban.db".into() }));
+
     let p = &s.prometheus;
     assert_eq!(
         (p.enabled, p.address.to_string().as_str(), p.port, p.path.as_str()),
@@ -82,6 +94,7 @@ fn defaults_are_the_documented_ones() {
     );
     let r = &s.runtime;
     assert_eq!((r.shards, r.pin, r.driver, r.shutdown_deadline), (0, true, Driver::Auto, Duration::from_secs(10)));
+    assert_eq!((r.state_dir.as_str(), r.node.as_str()), ("./state", ""));
     assert_eq!((s.log.level, s.log.format), (LogLevel::Info, LogFormat::Auto));
 
     let names: Vec<&str> = s.syslog.patterns.iter().map(|p| p.name.as_str()).collect();
@@ -156,8 +169,9 @@ ban:
   blacklist:
     - 198.51.100.77/24
     - ::ffff:203.0.113.9
+database: {enabled: true, driver: mysql, dsn: 'u:p@tcp(db)/f', max_retries: 0, retry_delay: 1h, share_bans: false}
 prometheus: {path: /m}
-runtime: {shards: 4, pin: false, driver: io_uring, shutdown_deadline: 0s}
+runtime: {shards: 4, pin: false, driver: io_uring, shutdown_deadline: 0s, state_dir: '', node: mx-1.example_net}
 log: {level: debug, format: json}
 ",
     );
@@ -170,7 +184,11 @@ log: {level: debug, format: json}
     assert_eq!(s.ban.max_ban_time, Duration::from_secs(7 * 86_400));
     assert_eq!(networks(&s.ban.whitelist), ["192.0.2.1"]);
     assert_eq!(networks(&s.ban.blacklist), ["198.51.100.0/24", "203.0.113.9"]);
+    let Ok(Dsn::Server(server)) = s.database.target() else { panic!("{:?}", s.database) };
+    assert_eq!((server.driver, server.to_string().as_str()), (DatabaseDriver::Mysql, "mysql://u@db:3306/f"));
+    assert_eq!((s.database.max_retries, s.database.share_bans), (0, false));
     assert_eq!((s.runtime.shards, s.runtime.pin, s.runtime.driver), (4, false, Driver::IoUring));
+    assert_eq!((s.runtime.state_dir.as_str(), s.runtime.node.as_str()), ("", "mx-1.example_net"));
     assert_eq!(s.runtime.shutdown_deadline, Duration::ZERO);
     assert_eq!((s.log.level, s.log.format), (LogLevel::Debug, LogFormat::Json));
     assert_eq!(s.warnings, []);
@@ -365,6 +383,35 @@ fn wrong_values_say_what_was_found_and_what_is_right() {
             "runtime:\n  shards: 1025\n",
             "2 runtime.shards: expected a whole number from 0 to 1024, found the number 1025",
         ),
+        (
+            "database:\n  driver: sqlite\n",
+            "2 database.driver: expected sqlite3, postgres or mysql, found the text \"sqlite\"; did you mean sqlite3?",
+        ),
+        (
+            "database:\n  driver: postgresql\n",
+            "2 database.driver: expected sqlite3, postgres or mysql, found the text \"postgresql\"; did you mean postgres?",
+        ),
+        (
+            "database:\n  driver: MariaDB\n",
+            "2 database.driver: expected sqlite3, postgres or mysql, found the text \"MariaDB\"; did you mean mysql?",
+        ),
+        (
+            "database:\n  refresh_interval: 500ms\n",
+            "2 database.refresh_interval: expected a duration from 1s to 24h, found the text \"500ms\"",
+        ),
+        ("database:\n  dsn: ''\n", "2 database.dsn: must not be empty"),
+        (
+            "runtime:\n  state_dir: \"a\\nb\"\n",
+            "2 runtime.state_dir: expected the path of a folder, like /var/lib/mailfail2ban, or nothing, found the text \"a\\nb\"",
+        ),
+        (
+            "runtime:\n  node: mail 1\n",
+            "2 runtime.node: expected a name of at most 64 letters, digits, `.`, `_` and `-`, or nothing, found the text \"mail 1\"",
+        ),
+        (
+            "runtime:\n  node: 1\n",
+            "2 runtime.node: expected a name of at most 64 letters, digits, `.`, `_` and `-`, or nothing, found the number 1; put it in quotes",
+        ),
         ("log:\n  level: warning\n", "2 log.level: expected error, warn, info or debug, found the text \"warning\""),
         (
             "log:\n  level: \"a\\nb\\e\"\n",
@@ -396,7 +443,7 @@ fn unknown_keys_are_faults_with_a_suggestion() {
         ("ban.max_attempts: 5\n", "1 ban.max_attempts: write `max_attempts` below `ban:`"),
         (
             "x: 5\n",
-            "1 x: there is no such section; there are syslog, spoa, envoy, nginx, ban, prometheus, runtime, log",
+            "1 x: there is no such section; there are syslog, spoa, envoy, nginx, ban, database, prometheus, runtime, log",
         ),
         (
             "ban: {<<: {max_attempts: 3}}\n",
@@ -471,7 +518,7 @@ config.yaml:7: syslog.patterns[0].severity: expected a whole number from 1 to 6,
 config.yaml:9: syslog.patterns[1].name: the name \"a\" is taken by the pattern on line 6
 config.yaml:11: ban.max_attempts: expected a whole number from 1 to 10000, found the text \"no\"
 config.yaml:12: ban.time_window: expected a duration from 1s to 30d, found the number 10 without a unit: write 10s
-config.yaml:13: colour: there is no such section; there are syslog, spoa, envoy, nginx, ban, prometheus, runtime, log
+config.yaml:13: colour: there is no such section; there are syslog, spoa, envoy, nginx, ban, database, prometheus, runtime, log
 environment: FAIL2BAN_BAN_MAX_ATTEMPTS: expected a whole number from 1 to 10000, found the text \"many\""
     );
 }
@@ -544,7 +591,7 @@ fn wrong_patterns_are_faults() {
         ("program: [a, '']", "3 syslog.patterns[0].program[1]: must not be empty"),
         (
             "program: 'sshd[1]'",
-            "3 syslog.patterns[0].program: expected the name of a program, without [pid] and blanks, found the text \"sshd[1]\"",
+            "3 syslog.patterns[0].program: expected the name of a program, without [pid], commas and blanks, found the text \"sshd[1]\"",
         ),
         ("examples: [x, 5]", "3 syslog.patterns[0].examples[1]: expected a text, found the number 5; put it in quotes"),
         ("ip-group: 1", "3 syslog.patterns[0].ip-group: there is no such key; did you mean `ip_group`?"),
@@ -622,6 +669,21 @@ fn settings_must_agree_with_each_other() {
             "envoy: {socket: /run/m.sock}\nnginx: {socket: /run/m.sock}\n",
             "2 nginx.socket: `nginx.socket` and `envoy.socket` are the same path: give one of them another",
         ),
+        (
+            "database:\n  enabled: true\n  dsn: postgres://u:hidden@h/db\n",
+            "3 database.dsn: expected the path of a file, like ./fail2ban.db, found one of postgres; if it is that, write `driver: postgres`",
+        ),
+        (
+            "database:\n  enabled: true\n  driver: mysql\n  dsn: mysql://u:hidden/x@h/db\n",
+            "4 database.dsn: an @ stands behind the host: in names, passwords and parameters write @ / ? as %40 %2F %3F",
+        ),
+        (
+            "database: {enabled: true,\n  driver: mysql}\n",
+            "2 database.driver: needs `database.dsn` as well: a DSN like user:password@tcp(localhost:3306)/fail2ban",
+        ),
+        ("database: {driver: mysql, dsn: x}\n", ""),
+        ("database: {enabled: true, driver: mysql, dsn: 'u:p@tcp(h)/db'}\n", ""),
+        ("database: {enabled: true}\n", ""),
         ("envoy: {socket: /run/m.sock, enabled: false}\nnginx: {socket: /run/m.sock}\nspoa: {socket: ''}\n", ""),
     ] {
         assert_eq!(report(yaml, &[]).join("\n"), want, "{yaml}");
@@ -634,15 +696,9 @@ fn settings_must_agree_with_each_other() {
 
 #[test]
 fn sections_of_other_versions_are_named_and_passed_over() {
-    let s = good("ban:\n  max_attempts: 3\ndatabase:\n  dsn: [1, {a: b}]\napi: 5\n");
+    let s = good("ban:\n  max_attempts: 3\napi:\n  users: [1, {a: b}]\n");
     assert_eq!(s.ban.max_attempts, 3);
-    assert_eq!(
-        warnings(&s),
-        [
-            "line 3: database: section `database` is not served by this version and is ignored",
-            "line 5: api: section `api` is not served by this version and is ignored",
-        ]
-    );
+    assert_eq!(warnings(&s), ["line 3: api: section `api` is not served by this version and is ignored",]);
     assert_eq!(s.warnings[0].at("config.yaml").to_string().split(": ").next(), Some("config.yaml:3"));
 }
 
@@ -726,18 +782,65 @@ fn unknown_variables_are_only_warned_of() {
             ("FAIL2BAN_PORT", "tcp://10.0.0.1:8888"),
             ("FAIL2BAN_NGINX_PORT", "tcp://10.0.0.1:8888"),
             ("FAIL2BAN_BAN_MAX_ATTEMPT", "3"),
-            ("FAIL2BAN_DATABASE_DSN", "user:secret@tcp(db)/x"),
+            ("FAIL2BAN_DATABASE_DNS", "user:secret@tcp(db)/x"),
+            ("FAIL2BAN_API_BASIC_AUTH_PASSWORD", "secret"),
             ("fail2ban_ban_max_attempts", "3"),
         ],
     )
     .unwrap();
     assert_eq!(Settings { warnings: Vec::new(), ..s.clone() }, Settings::default());
     let warnings = warnings(&s);
-    assert_eq!(warnings.len(), 5, "{warnings:#?}");
+    assert_eq!(warnings.len(), 6, "{warnings:#?}");
     assert!(warnings.iter().all(|w| w.starts_with("environment: FAIL2BAN_") && !w.contains("secret")), "{warnings:#?}");
-    assert!(warnings[0].ends_with("did you mean FAIL2BAN_BAN_MAX_ATTEMPTS?"), "{warnings:#?}");
-    assert!(warnings[1].contains("section `database` is not served by this version"), "{warnings:#?}");
-    assert!(warnings[2].contains("Kubernetes"), "{warnings:#?}");
+    assert!(warnings[0].contains("section `api` is not served by this version"), "{warnings:#?}");
+    assert!(warnings[1].ends_with("did you mean FAIL2BAN_BAN_MAX_ATTEMPTS?"), "{warnings:#?}");
+    assert!(warnings[2].ends_with("did you mean FAIL2BAN_DATABASE_DSN?"), "{warnings:#?}");
+    assert!(warnings[3].contains("Kubernetes"), "{warnings:#?}");
+}
+
+#[test]
+fn a_password_is_shown_nowhere() {
+    // Right, wrong, and where it does not belong.
+    let lines = [
+        "driver: mysql\n  dsn: user:hidden@tcp(localhost:3306)/fail2ban",
+        "driver: postgres\n  dsn: postgres://user:hid%64en@localhost/fail2ban",
+        "driver: postgres\n  dsn: host=localhost user=user password='hidden'",
+        "driver: postgres\n  dsn: postgres://user:hidden/x@localhost/fail2ban",
+        "driver: mysql\n  dsn: user:hidden@tcp(localhost:x)/fail2ban",
+        "dsn: user:hidden@tcp(localhost:3306)/fail2ban",
+        "driver: user:hidden@tcp(localhost:3306)/fail2ban",
+        "driver: host=localhost user=user password='hidden'",
+        "max_retries: mysql://user:hidden@localhost/fail2ban",
+        "mysql://user:hidden@localhost/fail2ban:",
+        "dsn: [user:hidden@tcp(localhost:3306)/fail2ban]",
+        "dsn: {user:hidden@localhost: 1}",
+    ];
+    let files = lines.map(|line| format!("database:\n  enabled: true\n  {line}\n"));
+    let bare = [
+        "database: user:hidden@tcp(localhost)/f\n",
+        "mysql://user:hidden@localhost/f: 1\n",
+        "postgres://user:hidden@localhost/f\n",
+    ];
+    for yaml in files.iter().map(String::as_str).chain(bare) {
+        let shown = match read(yaml, &[]) {
+            Ok(settings) => {
+                let dsn = settings.database.target().unwrap();
+                assert!(matches!(&dsn, Dsn::Server(server) if server.password.as_ref().unwrap().reveal() == "hidden"));
+                format!("{settings:?} {dsn:?} {dsn} {}", dsn.identity())
+            }
+            Err(faults) => format!("{faults} {faults:?}"),
+        };
+        assert!(!shown.contains("hidden"), "{yaml}\n{shown}");
+    }
+    let variables = [("FAIL2BAN_DATABASE_ENABLED", "1"), ("FAIL2BAN_DATABASE_DRIVER", "mysql")];
+    let variable = |dsn| read("", &[variables[0], variables[1], ("FAIL2BAN_DATABASE_DSN", dsn)]);
+    let server = variable("user:hidden@tcp(db)/x\n").unwrap().database.target().unwrap();
+    assert!(matches!(server, Dsn::Server(server) if server.password.as_ref().unwrap().reveal() == "hidden"));
+    assert_eq!(
+        variable("postgres://user:hidden@db/x").unwrap_err().to_string(),
+        "environment: FAIL2BAN_DATABASE_DSN: expected a DSN like user:password@tcp(localhost:3306)/fail2ban, found one of \
+         postgres; if it is that, write `driver: postgres`"
+    );
 }
 
 #[test]
@@ -770,6 +873,8 @@ fn changes_that_need_a_restart_are_named() {
          nginx: {port: 81, address: 127.0.0.1}\nlog: {level: debug}\nruntime: {driver: epoll}\n",
     );
     assert_eq!(restart_needed(&old, &new), ["syslog.protocol", "nginx.address", "nginx.port", "runtime.driver"]);
+    let new = good("database: {dsn: ./other.db, max_retries: 4}\n");
+    assert_eq!(restart_needed(&old, &new), ["database.dsn", "database.max_retries"]);
 }
 
 #[test]

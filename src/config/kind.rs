@@ -52,15 +52,25 @@ pub enum TextRule {
     /// has no quotes, brackets, commas or control characters.
     Name,
     /// A program as syslog names it (APP-NAME of RFC 5424 §6.2.5, TAG of RFC 3164 §4.1.3): no blanks, and nothing of
-    /// the `[pid]:` that follows it.
+    /// the `[pid]:` that follows it. No commas either, which separate several where only a text can be given.
     Program,
     UrlPath,
     /// Where a unix socket is; empty for none.
     SocketPath,
+    /// A folder, absolute or not; empty for none.
+    Folder,
+    /// What a node is called; empty for what its host is called. It becomes a column of a shared table.
+    Node,
 }
 
 /// A name longer than this is no name.
 const NAME_BYTES_MAX: usize = 128;
+
+/// As long as a host's own name can be (HOST_NAME_MAX of Linux, gethostname(2)).
+const NODE_BYTES_MAX: usize = 64;
+
+/// Longest path of a folder. PATH_MAX of Linux is 4096, and names of files are still to come behind it.
+const FOLDER_BYTES_MAX: usize = 3072;
 
 /// Longest path of a unix socket: sun_path has 108 bytes, and the last is NUL (unix(7)).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -192,7 +202,7 @@ impl Kind {
 
             (Kind::Choice(names), Content::Text(text)) => {
                 names.iter().find(|name| *name == text).map(|name| Value::Choice(name)).ok_or_else(|| {
-                    let near = suggest::nearest(text, names.iter().copied());
+                    let near = suggest::meant(text, names).or_else(|| suggest::nearest(text, names.iter().copied()));
                     wrong(&near.map_or_else(String::new, |name| format!("; did you mean {name}?")))
                 })
             }
@@ -232,6 +242,10 @@ impl Kind {
             Kind::Text(TextRule::SocketPath) => format!(
                 "an absolute path of at most {SOCKET_PATH_BYTES_MAX} bytes, like /run/mailfail2ban/nginx.sock, or nothing"
             ),
+            Kind::Text(TextRule::Folder) => "the path of a folder, like /var/lib/mailfail2ban, or nothing".to_owned(),
+            Kind::Text(TextRule::Node) => {
+                format!("a name of at most {NODE_BYTES_MAX} letters, digits, `.`, `_` and `-`, or nothing")
+            }
             Kind::Text(_) => "a text".to_owned(),
             Kind::Texts(_) => "a text or a list of texts".to_owned(),
             Kind::Networks => "a list of addresses and networks, like [192.0.2.1, 10.0.0.0/8]".to_owned(),
@@ -239,9 +253,15 @@ impl Kind {
         }
     }
 
-    /// Whether an environment variable without text is a value: no items, no socket.
+    /// Whether an environment variable without text is a value: no items, no socket, no folder.
     pub(super) fn may_be_empty(self) -> bool {
-        matches!(self, Kind::Networks | Kind::Texts(_) | Kind::Patterns | Kind::Text(TextRule::SocketPath))
+        matches!(
+            self,
+            Kind::Networks
+                | Kind::Texts(_)
+                | Kind::Patterns
+                | Kind::Text(TextRule::SocketPath | TextRule::Folder | TextRule::Node)
+        )
     }
 
     /// What an environment variable says, as if it stood in the file. Whether it is right is for [`Kind::read`].
@@ -386,9 +406,9 @@ fn read_text(rule: TextRule, content: &Content) -> Result<String, String> {
         }
         TextRule::Program => {
             if text.len() > NAME_BYTES_MAX
-                || text.chars().any(|c| c.is_whitespace() || c.is_control() || "[]:".contains(c))
+                || text.chars().any(|c| c.is_whitespace() || c.is_control() || "[]:,".contains(c))
             {
-                return Err(format!("expected the name of a program, without [pid] and blanks, found {found}"));
+                return Err(format!("expected the name of a program, without [pid], commas and blanks, found {found}"));
             }
         }
         TextRule::UrlPath => {
@@ -400,6 +420,17 @@ fn read_text(rule: TextRule, content: &Content) -> Result<String, String> {
         TextRule::SocketPath => {
             let is_path = text.starts_with('/') && !text.ends_with('/') && !text.contains('\0');
             if !text.is_empty() && (!is_path || text.len() > SOCKET_PATH_BYTES_MAX) {
+                return Err(format!("expected {expected}, found {found}"));
+            }
+        }
+        TextRule::Folder => {
+            if text.chars().any(char::is_control) || text.len() > FOLDER_BYTES_MAX {
+                return Err(format!("expected {expected}, found {found}"));
+            }
+        }
+        TextRule::Node => {
+            let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+            if !plain || text.len() > NODE_BYTES_MAX {
                 return Err(format!("expected {expected}, found {found}"));
             }
         }

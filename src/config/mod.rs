@@ -11,6 +11,7 @@
 //!     yaml.rs   YAML as a tree that knows its lines
 //!     table.rs  the rows: key, kind, default, unit, reason, reload
 //!     kind.rs   how a value of each kind is read, and what is said when it is wrong
+//! dsn.rs        where a database is: one type for what each kind of database calls a DSN
 //! document.rs   the rows as a commented config.yaml
 //! patterns.yaml the patterns that apply when the file gives none
 //! ```
@@ -18,6 +19,7 @@
 //! Not here: compiling regexes, binding sockets, anything that needs to know the machine.
 
 mod document;
+mod dsn;
 pub mod duration;
 mod fault;
 mod kind;
@@ -29,12 +31,14 @@ pub mod table;
 mod yaml;
 
 pub use document::document;
+pub use dsn::{Dsn, DsnFault, Host, ServerDsn, Tls};
 pub use duration::{parse_duration, print_duration};
 pub use fault::{Fault, Faults, Warning};
 pub use kind::{Kind, TextRule};
 pub use load::{draft, load, locate};
 pub use parse::{Draft, parse, restart_needed};
 pub use settings::{
-    BanSettings, Driver, EnvoySettings, LogFormat, LogLevel, LogSettings, NginxSettings, OnUnknown, PatternSettings,
-    PrometheusSettings, Protocol, RuntimeSettings, Settings, SpoaSettings, SyslogSettings,
+    BanSettings, DatabaseDriver, DatabaseSettings, Driver, EnvoySettings, LogFormat, LogLevel, LogSettings,
+    NginxSettings, OnUnknown, PatternSettings, PrometheusSettings, Protocol, RuntimeSettings, Secret, Settings,
+    SpoaSettings, SyslogSettings,
 };

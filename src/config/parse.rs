@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use super::duration::print_duration;
 use super::fault::{ENVIRONMENT_PREFIX, Fault, Faults, Warning, printable};
 use super::kind::{Kind, Spot, Value, found};
-use super::settings::{PatternSettings, Settings};
+use super::settings::{BanSettings, PatternSettings, Settings};
 use super::suggest;
 use super::table::{Absent, PATTERN_KEYS, Reload, SECTIONS, SETTINGS, Setting, UNSERVED, blank};
 use super::yaml::{self, Content, Entry, Node};
@@ -117,7 +117,7 @@ impl Default for Settings {
 }
 
 /// Writes the defaults of the rows into `target`.
-fn fill<T>(rows: &[Setting<T>], target: &mut T) {
+pub(super) fn fill<T>(rows: &[Setting<T>], target: &mut T) {
     for row in rows {
         let Absent::Default(text) = row.absent else { continue };
         let mut faults = Vec::new();
@@ -134,7 +134,7 @@ fn fill<T>(rows: &[Setting<T>], target: &mut T) {
     }
 }
 
-fn read_value(kind: Kind, node: &Node, spot: &Spot, faults: &mut Vec<Fault>) -> Option<Value> {
+pub(super) fn read_value(kind: Kind, node: &Node, spot: &Spot, faults: &mut Vec<Fault>) -> Option<Value> {
     match kind {
         Kind::Patterns => read_patterns(node, spot, faults).map(Value::Patterns),
         _ => kind.read(node, spot, faults),
@@ -254,14 +254,23 @@ impl Reading {
 
     /// What must hold between settings, checked where each of them is right by itself.
     fn relate(&mut self) {
-        let Settings { syslog, spoa, envoy, nginx, ban, prometheus, .. } = &self.settings;
+        let Settings { syslog, spoa, envoy, nginx, ban, database, prometheus, .. } = &self.settings;
 
-        if ban.max_ban_time < ban.initial_ban_time && self.all_right(&["ban.initial_ban_time", "ban.max_ban_time"]) {
-            let (initial, max) = (print_duration(ban.initial_ban_time), print_duration(ban.max_ban_time));
-            let spot = self.blamed(&["ban.max_ban_time", "ban.initial_ban_time"]);
-            let message =
-                format!("`ban.max_ban_time` ({max}) must not be shorter than `ban.initial_ban_time` ({initial})");
-            self.faults.push(spot.fault(message));
+        let times = ["ban.max_ban_time", "ban.initial_ban_time"];
+        if let Some(message) = ban_times_fault(ban, times).filter(|_| self.all_right(&times)) {
+            self.faults.push(self.blamed(&times).fault(message));
+        }
+
+        let place = ["database.dsn", "database.driver", "database.enabled"];
+        if database.enabled
+            && self.all_right(&place)
+            && let Err(fault) = database.target()
+        {
+            let message = match self.given.contains_key("database.dsn") {
+                true => fault.to_string(),
+                false => format!("needs `database.dsn` as well: {}", database.driver.dsn_example()),
+            };
+            self.faults.push(self.blamed(&place).fault(message));
         }
 
         let listeners: [(Option<SocketAddr>, &[&'static str]); 5] = [
@@ -342,6 +351,14 @@ impl Reading {
             |given| given.spot.clone(),
         )
     }
+}
+
+/// What is wrong between the lengths of the longest and of the first ban, which are called by `names`.
+pub(super) fn ban_times_fault(ban: &BanSettings, [max, initial]: [&str; 2]) -> Option<String> {
+    (ban.max_ban_time < ban.initial_ban_time).then(|| {
+        let (max_time, initial_time) = (print_duration(ban.max_ban_time), print_duration(ban.initial_ban_time));
+        format!("`{max}` ({max_time}) must not be shorter than `{initial}` ({initial_time})")
+    })
 }
 
 /// The entries, without those whose key has come before, which are faults. What YAML readers make of a key that comes

@@ -7,6 +7,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::dsn::{Dsn, DsnFault};
 use super::fault::Warning;
 use crate::engine::address::Network;
 
@@ -19,6 +20,7 @@ pub struct Settings {
     pub envoy: EnvoySettings,
     pub nginx: NginxSettings,
     pub ban: BanSettings,
+    pub database: DatabaseSettings,
     pub prometheus: PrometheusSettings,
     pub runtime: RuntimeSettings,
     pub log: LogSettings,
@@ -119,6 +121,22 @@ pub struct BanSettings {
     pub blacklist: Vec<Network>,
 }
 
+/// Whether patterns, ban settings and lists come from a database, and from which.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DatabaseSettings {
+    pub enabled: bool,
+    pub driver: DatabaseDriver,
+    /// Right for the driver if `enabled`; [`DatabaseSettings::target`] takes it apart.
+    pub dsn: Secret,
+    /// Everything is read again at least this often.
+    pub refresh_interval: Duration,
+    /// Failures in a row after which it is an outage.
+    pub max_retries: u32,
+    /// The longest wait before the next try.
+    pub retry_delay: Duration,
+    pub share_bans: bool,
+}
+
 /// Where Prometheus finds the metrics.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PrometheusSettings {
@@ -136,6 +154,10 @@ pub struct RuntimeSettings {
     pub pin: bool,
     pub driver: Driver,
     pub shutdown_deadline: Duration,
+    /// Empty means that nothing is kept over a restart.
+    pub state_dir: String,
+    /// Empty means the host's name.
+    pub node: String,
 }
 
 /// What the program says about itself.
@@ -154,6 +176,38 @@ impl SyslogSettings {
     /// The address of the UDP sockets, if there are any.
     pub fn listen_udp(&self) -> Option<SocketAddr> {
         self.protocol.udp().then_some(self.address)
+    }
+}
+
+impl DatabaseSettings {
+    /// Where the database is, and how to get in.
+    ///
+    /// # Errors
+    ///
+    /// If the DSN is not one of the driver. It is checked with the rest of the settings only if `enabled`.
+    pub fn target(&self) -> Result<Dsn, DsnFault> {
+        Dsn::parse(self.driver, self.dsn.reveal())
+    }
+}
+
+/// A text that must not be read by whoever reads logs, reports and panics: it is shown by none of them.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(pub(super) String);
+
+impl Secret {
+    pub fn new(text: impl Into<String>) -> Secret {
+        Secret(text.into())
+    }
+
+    /// The text, for whom it is meant.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
     }
 }
 
@@ -293,6 +347,16 @@ choices! {
     OnUnknown {
         Allow = "allow",
         Deny = "deny",
+    }
+}
+
+choices! {
+    /// What the database is.
+    DatabaseDriver {
+        Sqlite3 = "sqlite3",
+        Postgres = "postgres",
+        /// MariaDB as well.
+        Mysql = "mysql",
     }
 }
 

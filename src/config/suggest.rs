@@ -21,6 +21,14 @@ pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
         .map(|(_, candidate)| candidate)
 }
 
+/// What is called by `word` elsewhere, and by one of `names` here.
+pub(super) fn meant(word: &str, names: &[&'static str]) -> Option<&'static str> {
+    const OTHER_WORDS: &[(&str, &str)] = &[("mariadb", "mysql"), ("pgsql", "postgres"), ("psql", "postgres")];
+    let word = word.to_ascii_lowercase();
+    let (_, name) = OTHER_WORDS.iter().find(|(other, _)| *other == word)?;
+    names.iter().copied().find(|known| known == name)
+}
+
 fn folded(word: &str) -> Vec<char> {
     word.chars().filter(|c| !matches!(c, '-' | '_')).flat_map(char::to_lowercase).collect()
 }

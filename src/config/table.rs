@@ -6,14 +6,15 @@ use std::time::Duration;
 use super::fault::ENVIRONMENT_PREFIX;
 use super::kind::{Kind, TextRule};
 use super::settings::{
-    BanSettings, Choice, Driver, EnvoySettings, LogFormat, LogLevel, LogSettings, NginxSettings, OnUnknown,
-    PatternSettings, PrometheusSettings, Protocol, RuntimeSettings, Settings, SpoaSettings, SyslogSettings,
+    BanSettings, Choice, DatabaseDriver, DatabaseSettings, Driver, EnvoySettings, LogFormat, LogLevel, LogSettings,
+    NginxSettings, OnUnknown, PatternSettings, PrometheusSettings, Protocol, RuntimeSettings, Secret, Settings,
+    SpoaSettings, SyslogSettings,
 };
 use crate::engine::address::Network;
 use crate::engine::time::Time;
 
 /// Sections that other versions serve. A file that has them is not wrong; they are named in a warning and not read.
-pub(super) const UNSERVED: &[&str] = &["database", "api"];
+pub(super) const UNSERVED: &[&str] = &["api"];
 
 /// One setting of `T`: [`Settings`] for those of the file, [`PatternSettings`] for the keys of a pattern.
 pub struct Setting<T: 'static> {
@@ -111,6 +112,7 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("envoy", "The gRPC server that Envoy asks (ext_authz)."),
     ("nginx", "The HTTP server that answers nginx's auth_request: 200 lets the client in, 403 does not."),
     ("ban", "When a client is banned, and for how long."),
+    ("database", "What several nodes have in common: patterns, ban settings, lists and bans, from SQL."),
     ("prometheus", "Metrics for Prometheus."),
     ("runtime", "How the program uses the machine."),
     ("log", "What the program says about itself, on standard error."),
@@ -520,6 +522,86 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         place: |s| Place::Networks(&mut s.ban.blacklist),
     },
     Setting {
+        key: "database.enabled",
+        kind: Kind::Bool,
+        absent: Absent::Default("false"),
+        unit: "",
+        doc: "Whether patterns, ban settings, blacklist and whitelist come from a database. An empty one is filled from \
+              the patterns and ban settings of this file; from then on the database counts, not the file. The file's own \
+              `whitelist` and `blacklist` stay in force, in addition to the tables of these names.",
+        reload: Reload::Restart,
+        place: |s| Place::Bool(&mut s.database.enabled),
+    },
+    Setting {
+        key: "database.driver",
+        kind: Kind::Choice(DatabaseDriver::NAMES),
+        absent: Absent::Default("sqlite3"),
+        unit: "",
+        doc: "What the database is. For MariaDB write mysql.",
+        reload: Reload::Restart,
+        place: |s| Place::Choice(ChoicePlace(&mut s.database.driver)),
+    },
+    Setting {
+        key: "database.dsn",
+        kind: Kind::Text(TextRule::NotEmpty),
+        absent: Absent::Default("./fail2ban.db"),
+        unit: "",
+        doc: "Where the database is, in one of these forms:\n\
+              sqlite3: ./fail2ban.db, file:/var/lib/mailfail2ban/fail2ban.db\n\
+              mysql: user:password@tcp(localhost:3306)/fail2ban, user@unix(/run/mysqld/mysqld.sock)/fail2ban,\n\
+              mysql://user:password@localhost:3306/fail2ban\n\
+              postgres: postgres://user:password@localhost:5432/fail2ban,\n\
+              postgres://user@/fail2ban?host=/run/postgresql,\n\
+              host=localhost user=user password='p w' dbname=fail2ban\n\
+              Behind a scheme like postgres:// write % @ / : ? # & of names and passwords as %25 %40 %2F %3A %3F %23 \
+              %26. The password is never shown, and FAIL2BAN_DATABASE_DSN keeps it out of this file. Connections are \
+              encrypted where the server can. To insist on that and on the right server, add ?sslmode=verify-full \
+              (postgres), ?tls=true or ?ssl-mode=VERIFY_IDENTITY (mysql); sslrootcert= or ssl-ca= names the file of an \
+              authority of your own.",
+        reload: Reload::Restart,
+        place: |s| Place::Text(&mut s.database.dsn.0),
+    },
+    Setting {
+        key: "database.refresh_interval",
+        kind: Kind::Duration { min: seconds(1), max: hours(24) },
+        absent: Absent::Default("5m"),
+        unit: "",
+        doc: "Everything is read again at least this often. It does not delay changes, which normally are in force \
+              within about a second.",
+        reload: Reload::Restart,
+        place: |s| Place::Duration(&mut s.database.refresh_interval),
+    },
+    Setting {
+        key: "database.max_retries",
+        kind: Kind::Integer { min: 0, max: 1_000 },
+        absent: Absent::Default("3"),
+        unit: "failures",
+        doc: "How many failures in a row are taken for hiccups. What failed is tried again after a quarter of a second, \
+              then after twice as long each time, up to `retry_delay`. After this many it is an outage, which is logged \
+              as an error, and tries go on every `retry_delay`. Meanwhile the last good copy is in force.",
+        reload: Reload::Restart,
+        place: |s| Place::U32(&mut s.database.max_retries),
+    },
+    Setting {
+        key: "database.retry_delay",
+        kind: Kind::Duration { min: ms(100), max: hours(1) },
+        absent: Absent::Default("5s"),
+        unit: "",
+        doc: "The longest wait before what failed is tried again.",
+        reload: Reload::Restart,
+        place: |s| Place::Duration(&mut s.database.retry_delay),
+    },
+    Setting {
+        key: "database.share_bans",
+        kind: Kind::Bool,
+        absent: Absent::Default("true"),
+        unit: "",
+        doc: "Whether the bans of this node are written to the table `bans`, and those that other nodes wrote there are \
+              enforced here.",
+        reload: Reload::Restart,
+        place: |s| Place::Bool(&mut s.database.share_bans),
+    },
+    Setting {
         key: "prometheus.enabled",
         kind: Kind::Bool,
         absent: Absent::Default("true"),
@@ -594,6 +676,27 @@ pub static SETTINGS: &[Setting<Settings>] = &[
               stay below the patience of the supervisor (90s for systemd, 10s for Docker).",
         reload: Reload::Restart,
         place: |s| Place::Duration(&mut s.runtime.shutdown_deadline),
+    },
+    Setting {
+        key: "runtime.state_dir",
+        kind: Kind::Text(TextRule::Folder),
+        absent: Absent::Default("./state"),
+        unit: "",
+        doc: "Folder for what must survive a restart: bans, who was banned before and how often, and the last good copy \
+              of the database. One for each running instance; relative to the working directory, and \
+              /var/lib/mailfail2ban in the packaged set-up. '' means that nothing is kept.",
+        reload: Reload::Restart,
+        place: |s| Place::Text(&mut s.runtime.state_dir),
+    },
+    Setting {
+        key: "runtime.node",
+        kind: Kind::Text(TextRule::Node),
+        absent: Absent::Default("\"\""),
+        unit: "",
+        doc: "What this node is called among those that share a database: letters, digits, `.`, `_` and `-`, at most 64. \
+              Empty means the host's name; two instances on one host need names.",
+        reload: Reload::Restart,
+        place: |s| Place::Text(&mut s.runtime.node),
     },
     Setting {
         key: "log.level",
@@ -777,8 +880,24 @@ pub(super) fn blank() -> Settings {
             whitelist: Vec::new(),
             blacklist: Vec::new(),
         },
+        database: DatabaseSettings {
+            enabled: false,
+            driver: DatabaseDriver::Sqlite3,
+            dsn: Secret::default(),
+            refresh_interval: Duration::ZERO,
+            max_retries: 0,
+            retry_delay: Duration::ZERO,
+            share_bans: false,
+        },
         prometheus: PrometheusSettings { enabled: false, address: nowhere, port: 0, path: String::new() },
-        runtime: RuntimeSettings { shards: 0, pin: false, driver: Driver::Auto, shutdown_deadline: Duration::ZERO },
+        runtime: RuntimeSettings {
+            shards: 0,
+            pin: false,
+            driver: Driver::Auto,
+            shutdown_deadline: Duration::ZERO,
+            state_dir: String::new(),
+            node: String::new(),
+        },
         log: LogSettings { level: LogLevel::Error, format: LogFormat::Auto },
         warnings: Vec::new(),
     }
