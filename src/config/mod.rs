@@ -12,6 +12,7 @@
 //!     table.rs  the rows: key, kind, default, unit, reason, reload
 //!     kind.rs   how a value of each kind is read, and what is said when it is wrong
 //! dsn.rs        where a database is: one type for what each kind of database calls a DSN
+//! row.rs        patterns and ban settings in a database, by the same rules as in the file
 //! document.rs   the rows as a commented config.yaml
 //! patterns.yaml the patterns that apply when the file gives none
 //! ```
@@ -25,6 +26,7 @@ mod fault;
 mod kind;
 mod load;
 mod parse;
+mod row;
 mod settings;
 mod suggest;
 pub mod table;
@@ -37,6 +39,7 @@ pub use fault::{Fault, Faults, Warning};
 pub use kind::{Kind, TextRule};
 pub use load::{draft, load, locate};
 pub use parse::{Draft, parse, restart_needed};
+pub use row::{RowFault, ban_of_row, pattern_of_row, row_of_ban, row_of_pattern};
 pub use settings::{
     BanSettings, DatabaseDriver, DatabaseSettings, Driver, EnvoySettings, LogFormat, LogLevel, LogSettings,
     NginxSettings, OnUnknown, PatternSettings, PrometheusSettings, Protocol, RuntimeSettings, Secret, Settings,
