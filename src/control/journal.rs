@@ -3,6 +3,7 @@
 //! Shards never log. What is said here reached the control thread as an event, so an attacker who causes bans fills
 //! this thread's queue at most, and what does not fit into it is counted.
 
+use super::store::RowFault;
 use crate::config::{Faults, Settings, print_duration};
 use crate::engine::ban::{Act, Decision, Origin};
 use crate::engine::policy::Policy;
@@ -101,12 +102,71 @@ pub fn settings_warnings(source: &str, settings: &Settings) {
     }
 }
 
+pub fn row_faulty(fault: &RowFault) {
+    warn!(
+        table = fault.table.name(),
+        row = fault.row,
+        column = fault.column,
+        "a row of the database is left out: {}",
+        fault.message
+    );
+}
+
+pub fn database_back(database: &str) {
+    info!(database, "the database answers; its settings count");
+}
+
+pub fn database_away(why: &str, has_copy: bool) {
+    let instead = if has_copy { "the last good copy of it" } else { "the settings of the file" };
+    warn!("the database is away: {why}; {instead} counts meanwhile, and it is tried again");
+}
+
+pub fn database_outage(why: &str, failures: u64) {
+    error!(failures, "the database stays away: {why}; it is tried again every database.retry_delay");
+}
+
+pub fn database_refuses(why: &str) {
+    error!("the database answers, but {why}");
+}
+
+pub fn state_failed(why: impl Display) {
+    error!("the local state cannot be written: {why}; bans go on, and are written when it can be");
+}
+
+pub fn copy_failed(why: impl Display) {
+    error!("the last good copy of the database cannot be written to the local state: {why}; it is tried again");
+}
+
+pub fn state_works_again() {
+    info!("the local state can be written again");
+}
+
+pub fn state_broken(directory: &str) {
+    error!(directory, "the local state was broken and is put aside; this start remembers no bans of before");
+}
+
+pub fn clock_set(millis: i64) {
+    warn!(millis, "the machine's clock was set; bans last as long as they would have");
+}
+
+pub fn remembered(bans: usize, time: Duration) {
+    info!(bans, seconds = time.as_secs_f64(), "what was decided before is remembered");
+}
+
 pub fn shard_deaf() {
     error!("a shard does not take commands any more; it is stuck, and the program should be restarted");
 }
 
 pub fn shard_died() {
     error!("a shard has ended by itself; the program cannot go on");
+}
+
+pub fn store_died() {
+    error!("the store has ended by itself; the program cannot go on");
+}
+
+pub fn store_slow() {
+    warn!("the last decisions may not have reached the local state or the database: they did not take them in time");
 }
 
 pub fn metrics_failed(why: impl Display) {

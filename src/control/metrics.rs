@@ -1,5 +1,6 @@
 //! Prometheus metrics: collected from the shards' own counters when somebody asks for them.
 
+use super::store::{self, Counts, Operation, TableName};
 use crate::engine::ban::{Act, Decision};
 use crate::engine::policy::Policy;
 use crate::shard::{Asked, ByStatus, LAG_BOUNDS_MICROS, Report, Service};
@@ -13,6 +14,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use metrics::{counter, gauge, histogram, with_local_recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -20,6 +23,9 @@ use tokio::sync::{mpsc, oneshot};
 /// Buckets of the durations of bans, in seconds: five minutes to three days.
 const BAN_SECONDS: [f64; 10] =
     [300.0, 600.0, 1_800.0, 3_600.0, 7_200.0, 21_600.0, 43_200.0, 86_400.0, 172_800.0, 259_200.0];
+
+/// Faulty patterns that have a metric of their own; `fail2ban_config_faulty_rows` counts all of them.
+const FAULTY_NAMED_MAX: usize = 1_000;
 
 /// Who waits for the metrics.
 pub type Scrape = oneshot::Sender<String>;
@@ -30,6 +36,8 @@ pub struct Metrics {
     handle: PrometheusHandle,
     /// What was already exported of each shard's histogram of lags.
     lags: Vec<[u64; LAG_BOUNDS_MICROS.len() + 1]>,
+    /// Patterns that were faulty once in this process.
+    named: BTreeSet<String>,
 }
 
 impl Metrics {
@@ -44,7 +52,7 @@ impl Metrics {
             .expect("the lists of buckets are not empty")
             .build_recorder();
         let handle = recorder.handle();
-        Metrics { recorder, handle, lags: vec![Default::default(); shards] }
+        Metrics { recorder, handle, lags: vec![Default::default(); shards], named: BTreeSet::new() }
     }
 
     /// What is known when the program has started.
@@ -78,6 +86,23 @@ impl Metrics {
         self.handle.run_upkeep();
     }
 
+    /// A gauge for each faulty pattern: one while it is, zero when it is not any more.
+    fn name_faulty_patterns(&mut self, status: &store::Status) {
+        let faulty = status.faults.iter().filter(|fault| fault.table == TableName::Patterns);
+        let faulty: BTreeSet<&str> = faulty.map(|fault| fault.row.as_str()).collect();
+        for name in &faulty {
+            if self.named.len() < FAULTY_NAMED_MAX && !self.named.contains(*name) {
+                self.named.insert((*name).to_owned());
+            }
+        }
+        with_local_recorder(&self.recorder, || {
+            for name in &self.named {
+                let value = f64::from(u8::from(faulty.contains(name.as_str())));
+                gauge!("fail2ban_config_pattern_faulty", "pattern" => name.clone()).set(value);
+            }
+        });
+    }
+
     /// Renders everything, from one report of each shard that answered.
     pub fn render(
         &mut self,
@@ -85,13 +110,16 @@ impl Metrics {
         policy: &Policy,
         uptime: Duration,
         log_lost: u64,
+        (counts, status): (&Counts, &store::Status),
     ) -> String {
+        self.name_faulty_patterns(status);
         let lags = &mut self.lags;
         with_local_recorder(&self.recorder, || {
             counter!("fail2ban_log_lines_dropped_total").absolute(log_lost);
             gauge!("fail2ban_uptime_seconds").set(uptime.as_secs_f64());
             gauge!("fail2ban_config_patterns_loaded").set(policy.matcher.len() as f64);
             gauge!("fail2ban_policy_number").set(policy.number as f64);
+            of_store(counts, status);
             gauge!("fail2ban_shards_answering").set(reports.iter().flatten().count() as f64);
             let complete = reports.iter().flatten().count() == reports.len();
             if complete {
@@ -105,6 +133,33 @@ impl Metrics {
         });
         self.handle.render()
     }
+}
+
+/// How the store is doing.
+fn of_store(counts: &Counts, status: &store::Status) {
+    let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    for operation in Operation::ALL {
+        for (status, count) in ["success", "error"].into_iter().zip(counts.operations(operation)) {
+            counter!("fail2ban_database_operations_total", "operation" => operation.name(), "status" => status)
+                .absolute(count);
+        }
+    }
+    gauge!("fail2ban_database_connections_active").set(read(&counts.connections) as f64);
+    gauge!("fail2ban_database_connected").set(f64::from(u8::from(status.connected)));
+    gauge!("fail2ban_state_writable").set(f64::from(u8::from(status.state_error.is_none())));
+    if status.enabled {
+        for (result, count) in ["success", "error"].into_iter().zip(&counts.reloads) {
+            counter!("fail2ban_config_reloads_total", "source" => "database", "status" => result).absolute(read(count));
+        }
+    }
+    for table in TableName::SETTINGS {
+        let faulty = status.faulty.iter().find(|(of, _)| *of == table).map_or(0, |(_, count)| *count);
+        gauge!("fail2ban_config_faulty_rows", "table" => table.name()).set(faulty as f64);
+    }
+    counter!("fail2ban_bans_stored_total").absolute(read(&counts.kept));
+    counter!("fail2ban_bans_told_total").absolute(read(&counts.told));
+    counter!("fail2ban_bans_unusable_total").absolute(read(&counts.unusable));
+    gauge!("fail2ban_bans_untold").set(read(&counts.untold) as f64);
 }
 
 /// Sums over all shards. Only made when all have answered: a sum without one of them would seem to go back.

@@ -1,12 +1,15 @@
-//! The control thread: everything that is not urgent. One thread with a tokio loop of its own.
+//! Everything that is not urgent. Two threads, each with a tokio loop of its own: control, and the [`store`] beside it.
 //!
-//! It reads the settings, compiles policies and publishes them, says in the log what shards announce, and answers who
-//! asks for metrics. It never touches a ring or a socket of a shard: it tells shards by command and hears by event.
+//! Control publishes policies, says in the log what shards announce, answers who asks for metrics, and ends the program in
+//! order. The store makes policies of the file and the database, and keeps what was decided. Neither touches a ring or a
+//! socket of a shard: they tell shards by command and hear by event.
 
 mod journal;
 mod log;
 mod metrics;
+mod outbox;
 pub mod publish;
 mod server;
+mod store;
 
 pub use server::{About, RunFault, run};

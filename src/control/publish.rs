@@ -1,6 +1,8 @@
-//! From settings to a policy: compiled here, on the control thread, and refused whole if anything in it is wrong.
+//! From settings to a policy. A file with anything wrong in it is refused whole; of a database, the rows that are wrong are
+//! left out.
 
-use crate::config::{self, Draft, Fault, Faults, OnUnknown, PatternSettings, Settings};
+use super::store::{Contents, List, Row, RowFault, TableName, printable};
+use crate::config::{self, BanSettings, Draft, Fault, Faults, OnUnknown, PatternSettings, Settings};
 use crate::engine::address::Network;
 use crate::engine::ban::{PatternId, Severity};
 use crate::engine::escalation::BanRules;
@@ -9,11 +11,13 @@ use crate::engine::pattern::{Pattern, Source};
 use crate::engine::policy::{PatternName, Policy, QuestionRules};
 use crate::engine::table::{HashKey, NetworkTable};
 use crate::wire::syslog;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
 /// Compiles policies and numbers them, and gives every pattern name a number for the life of the process.
+///
+/// What did not change since the last policy is taken from it: a new pattern does not build a million networks anew.
 #[derive(Debug)]
 pub struct Publisher {
     /// How many shards there are, if the settings do not say.
@@ -24,29 +28,77 @@ pub struct Publisher {
     policies: u64,
     names: Vec<PatternName>,
     ids: HashMap<Arc<str>, PatternId>,
-    /// The patterns that were compiled last, and what became of them.
-    matcher: Option<(Vec<PatternSettings>, Arc<Matcher>)>,
-    /// The lists of the last policy.
-    allow: Arc<NetworkTable<()>>,
-    block: Arc<NetworkTable<()>>,
-    senders: Arc<NetworkTable<()>>,
+    /// The matcher of the file's patterns.
+    of_file: Arc<Matcher>,
+    /// The matcher of the database's patterns, the rows that it was made of, and those of them that were left out.
+    of_rows: Option<(Vec<Row>, Arc<Matcher>, Vec<RowFault>)>,
+    /// The newest row of `ban_config` that was right.
+    good_ban: Option<Row>,
+    allow: BuiltList,
+    block: BuiltList,
+    senders: BuiltList,
+}
+
+/// A policy, and what had to be left out of it.
+#[derive(Debug)]
+pub struct Compiled {
+    pub policy: Policy,
+    /// Rows of the database that cannot be used, as far as they are named.
+    pub faults: Vec<RowFault>,
+    /// How many by table, where there are any.
+    pub faulty: Vec<(TableName, usize)>,
+    /// Whether the rules of banning are the database's.
+    pub ban_from_database: bool,
+}
+
+/// A table of networks, and what it was built from.
+#[derive(Debug)]
+struct BuiltList {
+    of_file: Vec<Network>,
+    of_database: Arc<Vec<Network>>,
+    table: Arc<NetworkTable<()>>,
+}
+
+impl BuiltList {
+    fn new(hash: &HashKey) -> BuiltList {
+        BuiltList { of_file: Vec::new(), of_database: Arc::default(), table: Arc::new(NetworkTable::new(hash.clone())) }
+    }
+
+    /// The table of both lists: the same one as before if they are.
+    fn of(&mut self, of_file: &[Network], of_database: Arc<Vec<Network>>, hash: &HashKey) -> Arc<NetworkTable<()>> {
+        if self.of_file != of_file || self.of_database != of_database {
+            self.table = Arc::new(table(of_file.iter().chain(of_database.iter()), hash));
+            self.of_file = of_file.to_vec();
+            self.of_database = of_database;
+        }
+        Arc::clone(&self.table)
+    }
+}
+
+fn table<'a>(networks: impl Iterator<Item = &'a Network>, hash: &HashKey) -> NetworkTable<()> {
+    let mut table = NetworkTable::new(hash.clone());
+    for network in networks {
+        table.insert(*network, ());
+    }
+    table
 }
 
 impl Publisher {
     /// For a machine with so many cores. Tables of networks are hashed with `hash`.
     pub fn new(cores: usize, hash: HashKey) -> Publisher {
-        let nobody = Arc::new(NetworkTable::new(hash.clone()));
         Publisher {
             cores: cores.max(1),
             shards: None,
-            hash,
             policies: 0,
             names: Vec::new(),
             ids: HashMap::new(),
-            matcher: None,
-            allow: Arc::clone(&nobody),
-            block: Arc::clone(&nobody),
-            senders: nobody,
+            of_file: Arc::new(Matcher::new(Vec::new())),
+            of_rows: None,
+            good_ban: None,
+            allow: BuiltList::new(&hash),
+            block: BuiltList::new(&hash),
+            senders: BuiltList::new(&hash),
+            hash,
         }
     }
 
@@ -55,31 +107,65 @@ impl Publisher {
         self.shards.unwrap_or(self.cores)
     }
 
-    /// Reads the settings from a file and the environment, and compiles the next policy from them. What has not changed since
-    /// the one before is shared with it.
+    /// Reads the settings from a file and the environment, and compiles the patterns in them.
     ///
     /// # Errors
     ///
-    /// All faults of the settings and of all patterns; then no number is used up.
-    pub fn load(&mut self, path: &Path) -> Result<(Settings, Policy), Faults> {
-        self.compile(config::draft(path)?)
+    /// All faults of the settings and of all patterns; then everything stays as it was.
+    pub fn read(&mut self, path: &Path) -> Result<Settings, Faults> {
+        self.take(config::draft(path)?)
     }
 
-    fn compile(&mut self, draft: Draft) -> Result<(Settings, Policy), Faults> {
-        match self.compile_matcher(draft.settings()) {
-            Ok(matcher) => draft.finish().map(|settings| {
-                let policy = self.policy(&settings, matcher);
-                (settings, policy)
+    /// The settings and the policy of the file alone, for who has nothing else.
+    ///
+    /// # Errors
+    ///
+    /// As [`Publisher::read`].
+    pub fn load(&mut self, path: &Path) -> Result<(Settings, Policy), Faults> {
+        let settings = self.read(path)?;
+        let policy = self.policy(&settings, None).policy;
+        Ok((settings, policy))
+    }
+
+    fn take(&mut self, draft: Draft) -> Result<Settings, Faults> {
+        match self.compile_patterns(draft.settings()) {
+            Ok(matcher) => draft.finish().inspect(|settings| {
+                self.of_file = Arc::new(matcher);
+                let wanted = if settings.runtime.shards == 0 { self.cores } else { settings.runtime.shards };
+                self.shards.get_or_insert(wanted);
             }),
             Err(more) => Err(draft.refuse(more)),
         }
     }
 
-    fn policy(&mut self, settings: &Settings, matcher: Arc<Matcher>) -> Policy {
-        let wanted = if settings.runtime.shards == 0 { self.cores } else { settings.runtime.shards };
-        let shards = *self.shards.get_or_insert(wanted);
+    /// The next policy: of the settings that were read last, and of the database's contents where there are any.
+    pub fn policy(&mut self, settings: &Settings, contents: Option<&Contents>) -> Compiled {
+        let mut faults = Vec::new();
+        let (ban, ban_from_database) = self.ban(settings, contents, &mut faults);
+        let matcher = match contents {
+            None => Arc::clone(&self.of_file),
+            Some(contents) => {
+                let (matcher, more) = self.matcher_of_rows(&contents.patterns);
+                faults.extend(more);
+                matcher
+            }
+        };
+        let of = |list: fn(&Contents) -> &List| contents.map(|contents| Arc::clone(&list(contents).networks));
+        let allowed = of(|contents| &contents.whitelist).unwrap_or_default();
+        let blocked = of(|contents| &contents.blacklist).unwrap_or_default();
+        let allow = self.allow.of(&settings.ban.whitelist, allowed, &self.hash);
+        let block = self.block.of(&settings.ban.blacklist, blocked, &self.hash);
+        let mut faulty: Vec<(TableName, usize)> = Vec::new();
+        for table in [TableName::Patterns, TableName::BanConfig] {
+            faulty.push((table, faults.iter().filter(|fault| fault.table == table).count()));
+        }
+        for (table, list) in
+            contents.iter().flat_map(|c| [(TableName::Whitelist, &c.whitelist), (TableName::Blacklist, &c.blacklist)])
+        {
+            faults.extend(list.faults.iter().cloned());
+            faulty.push((table, list.faulty));
+        }
         self.policies += 1;
-        let ban = &settings.ban;
         let rules = BanRules {
             initial: ban.initial_ban_time,
             max: ban.max_ban_time,
@@ -90,37 +176,100 @@ impl Publisher {
             cleanup: ban.cleanup_interval,
             ipv4_prefix: ban.ipv4_prefix,
             ipv6_prefix: ban.ipv6_prefix,
-            tracked_max: ban.max_tracked.div_ceil(shards),
+            tracked_max: ban.max_tracked.div_ceil(self.shards()),
         };
-        self.allow = self.table(&ban.whitelist, &self.allow);
-        self.block = self.table(&ban.blacklist, &self.block);
-        self.senders = self.table(&settings.syslog.allowed_senders, &self.senders);
-        Policy {
+        let senders = self.senders.of(&settings.syslog.allowed_senders, Arc::default(), &self.hash);
+        let networks = |list: &[Network]| table(list.iter(), &self.hash);
+        let policy = Policy {
             number: self.policies,
             rules,
             matcher,
-            allow: Arc::clone(&self.allow),
-            block: Arc::clone(&self.block),
-            senders: Arc::clone(&self.senders),
+            allow,
+            block,
+            senders,
             names: self.names.clone().into(),
             questions: QuestionRules {
-                nginx_trusted_proxies: network_table(&settings.nginx.trusted_proxies, &self.hash),
-                envoy_trusted_proxies: network_table(&settings.envoy.trusted_proxies, &self.hash),
+                nginx_trusted_proxies: networks(&settings.nginx.trusted_proxies),
+                envoy_trusted_proxies: networks(&settings.envoy.trusted_proxies),
                 deny_unknown: settings.nginx.on_unknown == OnUnknown::Deny,
                 json: settings.nginx.return_json,
             },
+        };
+        faulty.retain(|(_, count)| *count > 0);
+        Compiled { policy, faults, faulty, ban_from_database }
+    }
+
+    /// The rules of banning: the database's, as they are or as they last were right; else the file's.
+    fn ban(
+        &mut self,
+        settings: &Settings,
+        contents: Option<&Contents>,
+        faults: &mut Vec<RowFault>,
+    ) -> (BanSettings, bool) {
+        let Some(row) = contents.and_then(|contents| contents.ban.as_ref()) else {
+            return (settings.ban.clone(), false);
+        };
+        match config::ban_of_row(&settings.ban, &columns(row)) {
+            Ok(ban) => {
+                self.good_ban = Some(row.clone());
+                (ban, true)
+            }
+            Err(more) => {
+                faults.extend(more.into_iter().map(|fault| row_fault(TableName::BanConfig, "default", fault)));
+                let good = self.good_ban.as_ref().and_then(|row| config::ban_of_row(&settings.ban, &columns(row)).ok());
+                match good {
+                    Some(ban) => (ban, true),
+                    None => (settings.ban.clone(), false),
+                }
+            }
         }
     }
 
-    fn compile_matcher(&mut self, settings: &Settings) -> Result<Arc<Matcher>, Vec<Fault>> {
-        // Compiling may change what the names stand for, even if it fails: then the last ones must be compiled again.
-        let last = self.matcher.take().filter(|(patterns, _)| *patterns == settings.syslog.patterns);
-        let matcher = match last {
-            Some((_, matcher)) => matcher,
-            None => Arc::new(self.compile_patterns(settings)?),
-        };
-        self.matcher = Some((settings.syslog.patterns.clone(), Arc::clone(&matcher)));
-        Ok(matcher)
+    /// The newest row of `ban_config` that was right.
+    pub fn good_ban(&self) -> Option<Row> {
+        self.good_ban.clone()
+    }
+
+    fn matcher_of_rows(&mut self, rows: &[Row]) -> (Arc<Matcher>, Vec<RowFault>) {
+        if let Some((of, matcher, faults)) = &self.of_rows
+            && of == rows
+        {
+            return (Arc::clone(matcher), faults.clone());
+        }
+        let mut patterns = Vec::new();
+        let mut faults = Vec::new();
+        let mut taken: HashSet<String> = HashSet::new();
+        for row in rows {
+            let columns = columns(row);
+            let value = |name: &str| columns.iter().find(|(column, _)| *column == name).and_then(|(_, value)| *value);
+            let name = printable(value("name").unwrap_or_default());
+            let settings = match config::pattern_of_row(&columns) {
+                // Switched off, it may be as wrong as it likes.
+                _ if is_off(value("enabled")) => continue,
+                Ok(settings) => settings,
+                Err(more) => {
+                    faults.extend(more.into_iter().map(|fault| row_fault(TableName::Patterns, &name, fault)));
+                    continue;
+                }
+            };
+            let fault = |(column, message): (&str, String)| RowFault {
+                table: TableName::Patterns,
+                row: name.clone(),
+                column: column.to_owned(),
+                message,
+            };
+            if !taken.insert(settings.name.clone()) {
+                faults.push(fault(("name", "is the name of an earlier row too".to_owned())));
+                continue;
+            }
+            match self.compile_pattern(&settings) {
+                Ok(pattern) => patterns.extend(settings.enabled.then_some(pattern)),
+                Err(more) => faults.extend(more.into_iter().map(fault)),
+            }
+        }
+        let matcher = Arc::new(Matcher::new(patterns));
+        self.of_rows = Some((rows.to_vec(), Arc::clone(&matcher), faults.clone()));
+        (matcher, faults)
     }
 
     fn compile_patterns(&mut self, settings: &Settings) -> Result<Matcher, Vec<Fault>> {
@@ -131,28 +280,27 @@ impl Publisher {
                 // That there is none was said already.
                 continue;
             }
-            match self.compile_pattern(index, settings) {
+            let fault = |(key, message): (&'static str, String)| Fault {
+                key: PatternSettings::key(index, key),
+                line: settings.line_of(key),
+                message,
+            };
+            match self.compile_pattern(settings) {
                 // One that is switched off must compile too: it will be switched on at three in the morning.
                 Ok(pattern) => patterns.extend(settings.enabled.then_some(pattern)),
-                Err(more) => faults.extend(more),
+                Err(more) => faults.extend(more.into_iter().map(fault)),
             }
         }
         if faults.is_empty() { Ok(Matcher::new(patterns)) } else { Err(faults) }
     }
 
-    fn compile_pattern(&mut self, index: usize, settings: &PatternSettings) -> Result<Pattern, Vec<Fault>> {
-        let fault = |key: &str, message: String| Fault {
-            key: PatternSettings::key(index, key),
-            line: settings.line_of(key),
-            message,
-        };
+    /// Compiles one pattern, or says what is wrong with which of its keys.
+    fn compile_pattern(&mut self, settings: &PatternSettings) -> Result<Pattern, Vec<(&'static str, String)>> {
         let severity = Severity::new(settings.severity)
-            .ok_or_else(|| vec![fault("severity", format!("expected 1 to {}", Severity::MAX))])?;
+            .ok_or_else(|| vec![("severity", format!("expected 1 to {}", Severity::MAX))])?;
         let id = self.id(&settings.name, severity).ok_or_else(|| {
-            vec![fault(
-                "name",
-                format!("there have been more than {} names of patterns; restart the program", PatternId::MAX),
-            )]
+            let most = PatternId::MAX;
+            vec![("name", format!("there have been more than {most} names of patterns; restart the program"))]
         })?;
         let source = Source {
             regex: &settings.regex,
@@ -161,7 +309,7 @@ impl Publisher {
             weight: settings.weight,
             programs: &settings.program,
         };
-        let compile = || Pattern::compile(id, &source).map_err(|why| vec![fault("regex", why.to_string())]);
+        let compile = || Pattern::compile(id, &source).map_err(|why| vec![("regex", why.to_string())]);
         if settings.examples.is_empty() {
             return compile();
         }
@@ -177,9 +325,21 @@ impl Publisher {
                 Ok(Found::NotWatched) => "is of another program than the pattern's",
                 Ok(Found::Nothing) | Err(_) => "is not matched",
             };
-            faults.push(fault("examples", format!("the example {example:?} {why}")));
+            faults.push(("examples", format!("the example {example:?} {why}")));
         }
         if faults.is_empty() { compile() } else { Err(faults) }
+    }
+
+    /// How many names there are.
+    pub fn names(&self) -> usize {
+        self.names.len()
+    }
+
+    /// The number of a name that a stored ban has. When there have been too many names, the last one stands for all others.
+    pub fn know(&mut self, name: &str, severity: Severity) -> PatternId {
+        let known = self.ids.get(name).copied();
+        let last = || PatternId::new(PatternId::MAX).expect("the highest number is one");
+        known.or_else(|| self.id(name, severity)).unwrap_or_else(last)
     }
 
     fn id(&mut self, name: &str, severity: Severity) -> Option<PatternId> {
@@ -195,26 +355,25 @@ impl Publisher {
         self.ids.insert(name, id);
         Some(id)
     }
-
-    /// The table of these networks: the last one if it holds the same.
-    fn table(&self, networks: &[Network], last: &Arc<NetworkTable<()>>) -> Arc<NetworkTable<()>> {
-        let table = network_table(networks, &self.hash);
-        let is_same = table.len() == last.len() && table.iter().all(|(network, ())| last.get(network).is_some());
-        if is_same { Arc::clone(last) } else { Arc::new(table) }
-    }
 }
 
-fn network_table(networks: &[Network], hash: &HashKey) -> NetworkTable<()> {
-    let mut table = NetworkTable::new(hash.clone());
-    for network in networks {
-        table.insert(*network, ());
-    }
-    table
+fn columns(row: &Row) -> Vec<(&str, Option<&str>)> {
+    row.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect()
+}
+
+fn row_fault(table: TableName, row: &str, fault: config::RowFault) -> RowFault {
+    RowFault { table, row: row.to_owned(), column: fault.column, message: fault.message }
+}
+
+/// Whether a row says that it is switched off.
+fn is_off(enabled: Option<&str>) -> bool {
+    enabled.is_some_and(|text| matches!(text.trim(), "0" | "f" | "false"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::store::ListName;
     use crate::engine::table::hash_key;
 
     fn draft(yaml: &str) -> Draft {
@@ -225,7 +384,7 @@ mod tests {
     fn every_faulty_pattern_is_named_with_its_line() {
         let yaml = "syslog:\n  patterns:\n  - name: a\n    regex: '('\n  - name: b\n    regex: 'from (\\S+)'\n    examples: ['x: hello', \
              'x: from here']\n  - name: c\n    enabled: false\n    regex: none\nban:\n  max_attempts: x\n";
-        let faults = Publisher::new(2, hash_key(1)).compile(draft(yaml)).unwrap_err();
+        let faults = Publisher::new(2, hash_key(1)).take(draft(yaml)).unwrap_err();
         let said = faults.to_string();
         let lines: Vec<&str> = said.lines().collect();
         assert_eq!(lines.len(), 5, "{said}");
@@ -243,38 +402,72 @@ mod tests {
     #[test]
     fn the_defaults_compile_and_numbers_stay_with_names() {
         let mut publisher = Publisher::new(2, hash_key(1));
-        let (settings, first) = publisher.compile(draft("")).unwrap();
-        assert!(publisher.compile(draft("ban: {max_attempts: x}")).is_err(), "which uses up no number");
+        let settings = publisher.take(draft("")).unwrap();
+        let first = publisher.policy(&settings, None).policy;
+        assert!(publisher.take(draft("ban: {max_attempts: x}")).is_err(), "which changes nothing");
         let one =
             draft("runtime: {shards: 8}\nsyslog: {patterns: [{name: sogo-login, severity: 3, regex: 'from (.*)'}]}");
-        let (_, second) = publisher.compile(one).unwrap();
+        let settings_of_one = publisher.take(one).unwrap();
+        let second = publisher.policy(&settings_of_one, None).policy;
         assert_eq!(publisher.shards(), 2, "a restart away");
         assert_eq!((first.number, second.number), (1, 2));
         assert_eq!(first.names, second.names);
         assert_eq!((second.matcher.len(), first.matcher.len()), (1, settings.syslog.patterns.len()));
         assert_eq!((first.rules.tracked_max, second.rules.tracked_max), (500_000, 500_000));
     }
-    #[test]
-    fn what_has_not_changed_is_shared() {
-        let mut publisher = Publisher::new(2, hash_key(1));
-        let mut policy = |yaml: &str| publisher.compile(draft(yaml)).map(|(_, policy)| policy);
-        let first = policy("ban: {whitelist: [10.0.0.0/8, 192.0.2.1], blacklist: [198.51.100.0/24]}").unwrap();
-        let second = policy("# moved\nban: {max_attempts: 7, whitelist: [192.0.2.1, 10.0.0.0/8]}").unwrap();
-        let shared = |one: &Policy, other: &Policy| {
-            let lists = [(&one.allow, &other.allow), (&one.block, &other.block), (&one.senders, &other.senders)];
-            (Arc::ptr_eq(&one.matcher, &other.matcher), lists.map(|(one, other)| Arc::ptr_eq(one, other)))
-        };
-        assert_eq!(shared(&first, &second), (true, [true, false, true]));
 
-        // What a pattern's name stands for is said anew, also after a file that was refused for another fault.
-        let pattern = |severity: u8, more: &str| {
-            format!("syslog: {{patterns: [{{name: a, severity: {severity}, regex: 'from (.*)'}}]}}\n{more}")
+    fn row(columns: &[(&str, &str)]) -> Row {
+        columns.iter().map(|(name, value)| ((*name).to_owned(), Some((*value).to_owned()))).collect()
+    }
+
+    fn pattern(name: &str, regex: &str, enabled: &str) -> Row {
+        let plain = [("name", name), ("regex", regex), ("ip_group", "1"), ("severity", "3"), ("enabled", enabled)];
+        row(&plain)
+    }
+
+    #[test]
+    fn faulty_rows_are_left_out_and_named() {
+        let mut publisher = Publisher::new(2, hash_key(1));
+        let settings = publisher.take(draft("")).unwrap();
+        let mut contents = Contents {
+            patterns: vec![
+                pattern("good", "from (\\S+)", "true"),
+                pattern("broken", "(", "true"),
+                pattern("off", "(", "false"),
+                pattern("good", "at (\\S+)", "true"),
+            ],
+            ban: Some(row(&[("max_attempts", "3"), ("initial_ban_time_seconds", "600")])),
+            ..Contents::default()
         };
-        let first = policy(&pattern(3, "")).unwrap();
-        assert!(policy(&pattern(5, "ban: {max_attempts: x}")).is_err());
-        let second = policy(&pattern(3, "")).unwrap();
-        assert_eq!(first.names, second.names);
-        assert_eq!(shared(&first, &second), (false, [true, true, true]));
-        assert_eq!(shared(&second, &policy(&pattern(3, "ban: {max_attempts: 7}")).unwrap()), (true, [true; 3]));
+        let Compiled { policy, faults, faulty, ban_from_database } = publisher.policy(&settings, Some(&contents));
+        assert_eq!(policy.matcher.len(), 1);
+        let rows: Vec<_> = faults.iter().map(|fault| (fault.row.as_str(), fault.column.as_str())).collect();
+        assert_eq!(rows, [("broken", "regex"), ("good", "name")]);
+        assert_eq!(faulty, [(TableName::Patterns, 2)]);
+        assert!(ban_from_database);
+        assert_eq!((policy.rules.threshold, policy.rules.initial.as_secs()), (3, 600));
+
+        // Rules that are wrong: those before stay, and the patterns are not compiled again.
+        contents.ban = Some(row(&[("max_attempts", "none")]));
+        let again = publisher.policy(&settings, Some(&contents));
+        assert_eq!((again.policy.rules.threshold, again.ban_from_database), (3, true));
+        assert_eq!(again.faulty, [(TableName::Patterns, 2), (TableName::BanConfig, 1)]);
+        assert!(Arc::ptr_eq(&again.policy.matcher, &policy.matcher));
+        // Without a row, the file's count.
+        contents.ban = None;
+        assert_eq!(publisher.policy(&settings, Some(&contents)).policy.rules.threshold, settings.ban.max_attempts);
+    }
+
+    #[test]
+    fn lists_of_the_file_and_the_database_are_one() {
+        let mut publisher = Publisher::new(2, hash_key(1));
+        let settings = publisher.take(draft("ban: {whitelist: [10.0.0.0/8], blacklist: [192.0.2.0/24]}")).unwrap();
+        let mut contents = Contents::default();
+        contents.set_list(ListName::Blacklist, vec![Network::parse("198.51.100.7").unwrap()]);
+        let first = publisher.policy(&settings, Some(&contents)).policy;
+        assert_eq!((first.allow.len(), first.block.len()), (1, 2));
+        let second = publisher.policy(&settings, Some(&contents)).policy;
+        assert!(Arc::ptr_eq(&first.block, &second.block) && Arc::ptr_eq(&first.allow, &second.allow));
+        assert_eq!(publisher.policy(&settings, None).policy.block.len(), 1);
     }
 }

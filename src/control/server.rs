@@ -3,14 +3,16 @@
 use super::journal;
 use super::log::Log;
 use super::metrics::{self, Metrics, Scrape};
+use super::outbox::Outbox;
 use super::publish::Publisher;
-use crate::config::{self, Driver, Faults, Settings};
+use super::store::{self, Notice, Status, Store, StoreFault};
+use crate::config::{self, Driver, Faults, LogSettings, Settings};
 use crate::engine::ban::Origin;
 use crate::engine::policy::Policy;
 use crate::engine::table::{HashKey, hash_key};
 use crate::shard::{
-    Addresses, Bell, Command, Documents, Endpoint, Event, Keys, Opened, Plan, Report, Service, Shards, SocketFile,
-    Wish, available_cores, open, raise_limits, start, step_back,
+    Addresses, Bell, Clock, Command, Endpoint, Event, Keys, Opened, Plan, Report, Service, Shards, SocketFile, Wish,
+    available_cores, open, raise_limits, start, step_back,
 };
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
@@ -32,6 +34,9 @@ const CHECK: Duration = Duration::from_secs(1);
 
 /// How long the shards have to end, and their last events to be heard.
 const LAST_EVENTS: Duration = Duration::from_millis(200);
+
+/// How long the store has at least to keep the last decisions and to tell other nodes.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 
 /// Events handled before signals and scrapes get their turn.
 const EVENTS_PER_TURN: usize = 1024;
@@ -79,14 +84,32 @@ pub struct About {
 pub fn run(path: &Path, about: About) -> Result<(), RunFault> {
     let keys = Keys { tables: random_key(), owners: random_key() };
     let mut publisher = Publisher::new(available_cores(), keys.tables.clone());
-    let (settings, policy) = publisher.load(path)?;
+    let settings = publisher.read(path)?;
+    let log = start_log(&settings.log)?;
+    let clock = Clock::start();
+    let opened = Store::open(path, settings, publisher, clock)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(machine)?;
     runtime.block_on(async move {
         // Before anything can be interrupted by them.
         let signals = Signals::new().map_err(machine)?;
-        let (server, scrapes) = Server::start(path, about, settings, publisher, Arc::new(policy), &keys)?;
-        server.steer(signals, scrapes).await
+        let (server, hears) = Server::start(path, about, log, opened, &keys, clock)?;
+        server.steer(signals, hears).await
     })
+}
+
+/// Starts the log, whose writers step back behind the shards, as the thread that starts them has not done yet.
+fn start_log(settings: &LogSettings) -> Result<Log, RunFault> {
+    let start = || {
+        step_back();
+        Log::start(settings)
+    };
+    std::thread::scope(|scope| scope.spawn(start).join()).map_err(|_| machine("the log cannot be started"))
+}
+
+impl From<StoreFault> for RunFault {
+    fn from(fault: StoreFault) -> RunFault {
+        machine(fault)
+    }
 }
 
 /// A key that nobody outside can know, from the randomness that the standard library seeds its tables with.
@@ -133,7 +156,11 @@ struct Server {
     /// What the server was started with: what needs a restart is compared with this.
     settings: Settings,
     log: Log,
-    publisher: Publisher,
+    store: Store,
+    /// Decisions on their way to it.
+    outbox: Outbox,
+    /// How it is doing.
+    status: Box<Status>,
     /// The newest policy; shards may still work by the one before.
     policy: Arc<Policy>,
     /// Those before it that a shard may still work by. They are kept here so that none is freed on a shard.
@@ -148,6 +175,12 @@ struct Server {
     collection: Option<Collection>,
 }
 
+/// What the server hears, beside shards and signals.
+struct Hears {
+    scrapes: mpsc::Receiver<Scrape>,
+    notices: mpsc::Receiver<Notice>,
+}
+
 /// Reports that are being collected for somebody.
 struct Collection {
     scrapes: Vec<Scrape>,
@@ -159,12 +192,12 @@ impl Server {
     fn start(
         path: &Path,
         about: About,
-        settings: Settings,
-        publisher: Publisher,
-        policy: Arc<Policy>,
+        log: Log,
+        opened: store::Opened,
         keys: &Keys,
-    ) -> Result<(Server, mpsc::Receiver<Scrape>), RunFault> {
-        let shards = publisher.shards();
+        clock: Clock,
+    ) -> Result<(Server, Hears), RunFault> {
+        let store::Opened { settings, shards, policy, remembered, status, store, notices } = opened;
         let open_files = raise_limits(shards);
         let addresses = addresses(&settings);
         // All listeners are opened before the first thread starts, and all that cannot be are reported together.
@@ -202,11 +235,14 @@ impl Server {
                 Service::Nginx => settings.nginx.write_timeout,
             }),
             version: about.version,
+            clock,
         };
-        let running = start(&plan, keys, &policy, Arc::default(), &Arc::new(documents()), sockets).map_err(machine)?;
-        // From here on: the writer of the log steps back too.
+        let documents = Arc::new(status.documents());
+        if !remembered.is_empty() {
+            journal::remembered(remembered.len(), clock.uptime());
+        }
+        let running = start(&plan, keys, &policy, remembered.into(), &documents, sockets).map_err(machine)?;
         step_back();
-        let log = Log::start(&settings.log);
         let source = path.display().to_string();
         journal::settings_warnings(&source, &settings);
 
@@ -243,7 +279,9 @@ impl Server {
             path: path.to_owned(),
             settings,
             log,
-            publisher,
+            store,
+            outbox: Outbox::default(),
+            status: Box::new(status),
             policy,
             retired: Vec::new(),
             shards: running,
@@ -253,23 +291,33 @@ impl Server {
             drained: 0,
             collection: None,
         };
-        Ok((server, scrapes))
+        Ok((server, Hears { scrapes, notices }))
     }
 
     /// Steers the running server until it is told to end.
-    async fn steer(mut self, mut signals: Signals, mut scrapes: mpsc::Receiver<Scrape>) -> Result<(), RunFault> {
+    async fn steer(mut self, mut signals: Signals, hears: Hears) -> Result<(), RunFault> {
+        let Hears { mut scrapes, mut notices } = hears;
         let bell = Arc::clone(&self.shards.bell);
         let ear = Ear::new(&bell).map_err(machine)?;
         let mut check = tokio::time::interval(CHECK);
         loop {
             self.take_events();
+            self.hand_over();
             bell.sleep(|| !self.take_events());
+            self.hand_over();
             let deadline = self.collection.as_ref().map(|collection| collection.deadline);
             tokio::select! {
                 () = ear.rung() => bell.wake(),
-                _ = signals.hangup.recv() => self.reload(),
-                _ = signals.terminate.recv() => return self.end("SIGTERM", &ear).await,
-                _ = signals.interrupt.recv() => return self.end("SIGINT", &ear).await,
+                _ = signals.hangup.recv() => self.store.reload(),
+                _ = signals.terminate.recv() => {
+                    drop(notices);
+                    return self.end("SIGTERM", &ear).await;
+                }
+                _ = signals.interrupt.recv() => {
+                    drop(notices);
+                    return self.end("SIGINT", &ear).await;
+                }
+                Some(notice) = notices.recv() => self.hear(notice),
                 Some(scrape) = scrapes.recv() => self.collect(scrape),
                 () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                     self.answer_scrapes();
@@ -280,28 +328,46 @@ impl Server {
                         journal::shard_died();
                         return Err(machine("a shard has ended by itself"));
                     }
+                    if self.store.has_ended() {
+                        journal::store_died();
+                        return Err(machine("the store has ended by itself"));
+                    }
                 }
             }
         }
     }
 
-    /// Reads the configuration again and publishes it; one that is faulty changes nothing.
-    fn reload(&mut self) {
-        let source = self.path.display().to_string();
-        let (settings, policy) = match self.publisher.load(&self.path) {
-            Ok(loaded) => loaded,
-            Err(faults) => {
-                self.metrics.reloaded(false);
-                return journal::reload_refused(&faults);
+    /// Does what follows from what the store says.
+    fn hear(&mut self, notice: Notice) {
+        match notice {
+            Notice::Policy { policy, settings } => {
+                if let Some(settings) = settings {
+                    journal::settings_warnings(&self.path.display().to_string(), &settings);
+                    journal::restart_needed(&config::restart_needed(&self.settings, &settings));
+                    self.log.set_level(&settings.log);
+                    self.metrics.reloaded(true);
+                }
+                self.retired.push(std::mem::replace(&mut self.policy, Arc::clone(&policy)));
+                self.tell(|| Command::Adopt(Arc::clone(&policy)));
             }
-        };
-        journal::settings_warnings(&source, &settings);
-        journal::restart_needed(&config::restart_needed(&self.settings, &settings));
-        self.retired.push(std::mem::replace(&mut self.policy, Arc::new(policy)));
-        self.log.set_level(&settings.log);
-        self.metrics.reloaded(true);
-        let policy = Arc::clone(&self.policy);
-        self.tell(|| Command::Adopt(Arc::clone(&policy)));
+            Notice::Refused(faults) => {
+                self.metrics.reloaded(false);
+                journal::reload_refused(&faults);
+            }
+            Notice::Learned(learned) => self.shards.learn(learned),
+            Notice::Status(status) => {
+                self.status = status;
+                let documents = Arc::new(self.status.documents());
+                self.tell(|| Command::Documents(Arc::clone(&documents)));
+            }
+        }
+    }
+
+    /// Hands decisions over to the store. Has the shards tell again what was lost when it did not keep up.
+    fn hand_over(&mut self) {
+        if let Some(since) = self.outbox.flush(&self.store) {
+            self.tell(|| Command::Retell(since));
+        }
     }
 
     fn tell(&mut self, command: impl Fn() -> Command) {
@@ -317,13 +383,13 @@ impl Server {
             match event {
                 Event::Decided(decision) => {
                     journal::decided(shard, &decision, &self.policy);
+                    self.outbox.put(&decision);
                     if decision.origin == Origin::Decided {
                         self.metrics.decided(&decision, &self.policy);
                     }
                 }
                 Event::Learned => self.shards.learned_by(shard),
-                // Only of use to whoever stores decisions, and nobody does yet.
-                Event::Retold(decisions) => drop(decisions),
+                Event::Retold(decisions) => decisions.iter().for_each(|decision| self.outbox.put(decision)),
                 Event::Adopted(number) => self.adopted_by(shard, number),
                 Event::Report(report) => self.reported_by(shard, report),
                 Event::Drained => self.drained += 1,
@@ -368,7 +434,8 @@ impl Server {
     fn answer_scrapes(&mut self) {
         let Some(collection) = self.collection.take() else { return };
         let uptime = self.shards.clock.uptime();
-        let text = self.metrics.render(&collection.reports, &self.policy, uptime, self.log.lost());
+        let store = (&*self.store.counts, &*self.status);
+        let text = self.metrics.render(&collection.reports, &self.policy, uptime, self.log.lost(), store);
         for scrape in collection.scrapes {
             // Whoever asked may have gone.
             drop(scrape.send(text.clone()));
@@ -392,6 +459,18 @@ impl Server {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         while self.take_events() && Instant::now() < last {}
+        // What was decided is kept before the process ends, however long the disk takes within the deadline.
+        let Server { outbox, store, .. } = self;
+        let kept = async move {
+            outbox.close(&store).await;
+            let thread = store.close();
+            while !thread.is_finished() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        if tokio::time::timeout_at(deadline.max(Instant::now() + LAST_WORDS), kept).await.is_err() {
+            journal::store_slow();
+        }
         journal::stopped();
         Ok(())
     }
@@ -403,6 +482,7 @@ impl Server {
         let bell = Arc::clone(&self.shards.bell);
         loop {
             let busy = self.take_events();
+            self.hand_over();
             if self.drained == self.shards.len() {
                 return true;
             }
@@ -449,28 +529,6 @@ fn connections_max(settings: &Settings) -> [usize; Service::COUNT] {
         Service::Nginx if nginx.enabled => nginx.max_connections,
         Service::Spoa | Service::Envoy | Service::Nginx => 0,
     })
-}
-
-/// What is shown of where settings and patterns come from: the file.
-fn documents() -> Documents {
-    let json = |document: serde_json::Value| document.to_string().into_bytes().into();
-    Documents {
-        config_source: json(serde_json::json!({
-            "patterns_source": "file",
-            "ban_config_source": "file",
-            "database_enabled": false,
-            "database_connected": false,
-        })),
-        database_status: json(serde_json::json!({
-            "enabled": false,
-            "connected": false,
-            "driver": null,
-            "failure_count": 0,
-            "last_successful_load": null,
-            "has_cached_config": false,
-            "last_error": null,
-        })),
-    }
 }
 
 /// What an operator should think about again.

@@ -25,6 +25,12 @@ impl Clock {
         self.start.elapsed()
     }
 
+    /// Milliseconds since the machine was started, the time that it was suspended included. Nobody can set this clock.
+    pub fn since_boot_millis() -> i64 {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        time.tv_sec * 1000 + time.tv_nsec / 1_000_000
+    }
+
     /// Nanoseconds since the start: for measuring, not for deciding.
     pub fn nanos(&self) -> u64 {
         u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)

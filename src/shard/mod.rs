@@ -87,6 +87,8 @@ pub struct Plan {
     pub write_timeout: [Duration; Service::COUNT],
     /// What `/health` says of this program.
     pub version: &'static str,
+    /// The clock of the process.
+    pub clock: Clock,
 }
 
 /// Keys of the hashes, drawn at random by whoever starts the shards.
@@ -261,7 +263,7 @@ pub fn start(
     documents: &Arc<Documents>,
     sockets: Vec<Sockets>,
 ) -> Result<Shards, StartFault> {
-    let clock = Clock::start();
+    let clock = plan.clock;
     let bell = || Bell::new().map(Arc::new).map_err(StartFault::NoBell);
     let bells = (0..plan.shards).map(|_| bell()).collect::<Result<Vec<_>, _>>()?;
     let control_bell = bell()?;

@@ -1,0 +1,55 @@
+-- The local state of one running mailfail2ban: what must survive a restart, a crash and an outage of the database.
+-- Times are milliseconds since 1970, in UTC, as the clock of this machine says; when the clock is set, they are moved.
+
+-- Names of nodes, because a million bans should not repeat them.
+CREATE TABLE nodes (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE
+);
+
+-- One row for each ban: of this node, and those that it learned from other nodes. The newest row of a client tells
+-- how many offences are remembered of it.
+CREATE TABLE bans (
+    id INTEGER PRIMARY KEY,
+    node INTEGER NOT NULL REFERENCES nodes (id),
+    -- Which start of that node, and the number of the decision in it.
+    run INTEGER NOT NULL,
+    serial INTEGER NOT NULL,
+    ip_address TEXT NOT NULL,
+    pattern TEXT NOT NULL,
+    severity INTEGER NOT NULL,
+    failures INTEGER NOT NULL,
+    offences INTEGER NOT NULL,
+    reason TEXT,
+    banned_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    lifted_at INTEGER,
+    lifted_reason TEXT,
+    -- Counts up with what this node has to tell the others; NULL when there is nothing to tell.
+    change INTEGER,
+    UNIQUE (node, run, serial)
+);
+CREATE INDEX bans_by_address ON bans (ip_address);
+CREATE INDEX bans_by_time ON bans (banned_at);
+CREATE INDEX bans_to_tell ON bans (change) WHERE change IS NOT NULL;
+
+-- The last good copy of the shared database: rows of patterns and ban_config as JSON objects, in their order.
+CREATE TABLE copy_rows (
+    name TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    columns TEXT NOT NULL,
+    PRIMARY KEY (name, position)
+) WITHOUT ROWID;
+
+-- And its lists.
+CREATE TABLE copy_lists (
+    name TEXT NOT NULL,
+    ip_address TEXT NOT NULL,
+    PRIMARY KEY (name, ip_address)
+) WITHOUT ROWID;
+
+-- Single values: the name of this node, how often it was started, how clocks are tied, how far the others were told.
+CREATE TABLE meta (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) WITHOUT ROWID;

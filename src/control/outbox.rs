@@ -1,0 +1,56 @@
+//! Decisions on their way from the shards to the store.
+//!
+//! When the store does not keep up, because a disk is slow or full, they wait here up to a bound. What comes beyond it is
+//! dropped, but not lost: the shards remember every offence, and are asked to tell again what was decided since, as soon
+//! as there is room.
+
+use super::store::Store;
+use crate::engine::ban::{Act, Decision, Lift, Origin};
+use crate::engine::time::Time;
+
+/// Decisions that wait: five seconds of the worst storm yet imagined, 20 MiB.
+const WAITING_MAX: usize = 256 << 10;
+
+#[derive(Debug, Default)]
+pub struct Outbox {
+    waiting: Vec<Decision>,
+    /// When the first of those was decided that were dropped.
+    lost_since: Option<Time>,
+}
+
+impl Outbox {
+    /// Takes a decision, if it is one to be kept: what another node or an earlier run decided is kept already, and that
+    /// a ban ran out is written in its end.
+    pub fn put(&mut self, decision: &Decision) {
+        let passing = matches!(decision.act, Act::Lift(Lift::Expired | Lift::Evicted, _));
+        if decision.origin == Origin::Learned || passing {
+            return;
+        }
+        if self.waiting.len() < WAITING_MAX {
+            self.waiting.push(*decision);
+        } else {
+            self.lost_since = Some(self.lost_since.map_or(decision.at, |since| since.min(decision.at)));
+        }
+    }
+
+    /// Hands over what waits, if there is room. Since when the shards are to tell again, if something was dropped before.
+    pub fn flush(&mut self, store: &Store) -> Option<Time> {
+        if self.waiting.is_empty() {
+            return None;
+        }
+        match store.keep(std::mem::take(&mut self.waiting)) {
+            Ok(()) => self.lost_since.take(),
+            Err(back) => {
+                self.waiting = back;
+                None
+            }
+        }
+    }
+
+    /// Hands over the last of it.
+    pub async fn close(self, store: &Store) {
+        if !self.waiting.is_empty() {
+            store.keep_last(self.waiting).await;
+        }
+    }
+}

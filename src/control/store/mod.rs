@@ -1,0 +1,316 @@
+//! The store: what the settings are, where bans are kept, and how nodes hear of each other's. A thread of its own beside
+//! the control thread, with a tokio loop of its own, so that neither a slow database nor the compiling of patterns
+//! delays signals and metrics, let alone shards.
+//!
+//! Three tasks share it: the [`keeper`] makes policies from the file and the database and publishes them, the
+//! [`recorder`] writes decisions to the local [`state`], the [`link`] speaks with the shared [`database`]. They are told
+//! what to do by [`Order`]s and decisions, and answer with [`Notice`]s.
+//!
+//! ```text
+//!  decisions ──► recorder ──► local state ──► link ──► shared database ──► other nodes' links
+//!                                  ▲            │
+//!  notices  ◄── keeper ◄── news ───┴────────────┘
+//! ```
+
+mod ban;
+mod contents;
+mod database;
+mod dialect;
+mod keeper;
+mod link;
+mod recorder;
+mod state;
+mod status;
+mod wall;
+
+#[cfg(test)]
+pub use contents::ListName;
+pub use contents::{Contents, List, Row, RowFault, TableName, printable};
+pub use status::{Counts, Operation, Status};
+
+use super::publish::Publisher;
+use crate::config::{Faults, Settings};
+use crate::engine::ban::{Decision, Learned};
+use crate::engine::policy::{PatternName, Policy};
+use crate::shard::Clock;
+use keeper::{Ends, Keeper};
+use link::Link;
+use state::{State, StateFault};
+use std::cell::{Cell, RefCell};
+use std::hash::{BuildHasher as _, RandomState};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::sync::{Mutex, Notify, mpsc};
+use wall::Wall;
+
+/// Batches of decisions, orders and notices on their way.
+const WAITING: usize = 64;
+
+/// How long a start waits for the database before it goes on with the last good copy.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long the last decisions have to reach the shared database when the program ends.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// What the store is told.
+#[derive(Debug)]
+pub enum Order {
+    /// Read the file again.
+    Reload,
+}
+
+/// What the store tells.
+#[derive(Debug)]
+pub enum Notice {
+    /// Work by this. `settings` is there if the file was read again.
+    Policy { policy: Arc<Policy>, settings: Option<Box<Settings>> },
+    /// The file is faulty; nothing changes.
+    Refused(Faults),
+    /// Other nodes banned, or ended bans.
+    Learned(Vec<Learned>),
+    /// Something is not as it was.
+    Status(Box<Status>),
+}
+
+/// Why the store cannot start, as a sentence that says what to do.
+#[derive(Debug)]
+pub struct StoreFault(String);
+
+impl std::fmt::Display for StoreFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a start begins with.
+#[derive(Debug)]
+pub struct Opened {
+    pub settings: Settings,
+    pub shards: usize,
+    pub policy: Arc<Policy>,
+    /// Everything that is remembered, oldest first.
+    pub remembered: Vec<Learned>,
+    pub status: Status,
+    pub store: Store,
+    pub notices: mpsc::Receiver<Notice>,
+}
+
+/// The running store, as the control thread holds it.
+#[derive(Debug)]
+pub struct Store {
+    decisions: mpsc::Sender<Vec<Decision>>,
+    orders: mpsc::Sender<Order>,
+    pub counts: Arc<Counts>,
+    thread: JoinHandle<()>,
+}
+
+impl Store {
+    /// Opens the local state and the database, and compiles the first policy of `settings`, which were read from `path` by
+    /// `publisher`. On the store's own thread, which goes on from there.
+    ///
+    /// # Errors
+    ///
+    /// If the state's directory cannot be used. A database that is away is no error.
+    pub fn open(path: &Path, settings: Settings, publisher: Publisher, clock: Clock) -> Result<Opened, StoreFault> {
+        let (said, says) = std::sync::mpsc::channel();
+        let (decisions, decided) = mpsc::channel(WAITING);
+        let (orders, ordered) = mpsc::channel(WAITING);
+        let (notices, noticed) = mpsc::channel(WAITING);
+        let counts = Arc::new(Counts::default());
+        let path = path.to_owned();
+        let parts = Parts { path, settings, publisher, clock, counts: Arc::clone(&counts), decided, ordered, notices };
+        let machine = |why: std::io::Error| StoreFault(format!("cannot start a thread: {why}"));
+        let thread = std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || {
+                crate::shard::step_back();
+                run(parts, &said);
+            })
+            .map_err(machine)?;
+        let ended = || StoreFault("the store ended before it began".to_owned());
+        let Beginning { settings, shards, policy, remembered, status } = says.recv().map_err(|_| ended())??;
+        let store = Store { decisions, orders, counts, thread };
+        Ok(Opened { settings, shards, policy, remembered, status, store, notices: noticed })
+    }
+
+    /// Hands decisions over, to be kept; gives them back if there is no room now.
+    pub fn keep(&self, decisions: Vec<Decision>) -> Result<(), Vec<Decision>> {
+        self.decisions.try_send(decisions).map_err(mpsc::error::TrySendError::into_inner)
+    }
+
+    /// Hands the last decisions over, however long it takes to find room.
+    pub async fn keep_last(&self, decisions: Vec<Decision>) {
+        let _ = self.decisions.send(decisions).await;
+    }
+
+    /// Has the file read again. Orders that find no room are the same as those that wait.
+    pub fn reload(&self) {
+        let _ = self.orders.try_send(Order::Reload);
+    }
+
+    /// Whether the store's thread has ended.
+    pub fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Lets go of the store: it keeps what it was given, tells the other nodes if they can be told, and ends.
+    pub fn close(self) -> JoinHandle<()> {
+        self.thread
+    }
+}
+
+/// What the thread is made of.
+struct Parts {
+    path: PathBuf,
+    settings: Settings,
+    publisher: Publisher,
+    clock: Clock,
+    counts: Arc<Counts>,
+    decided: mpsc::Receiver<Vec<Decision>>,
+    ordered: mpsc::Receiver<Order>,
+    notices: mpsc::Sender<Notice>,
+}
+
+/// The first thing the thread says.
+struct Beginning {
+    settings: Settings,
+    shards: usize,
+    policy: Arc<Policy>,
+    remembered: Vec<Learned>,
+    status: Status,
+}
+
+/// What the tasks of the thread share.
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    wall: Cell<Wall>,
+    counts: Arc<Counts>,
+    /// Names of patterns by number, as of the newest policy.
+    names: RefCell<Arc<[PatternName]>>,
+    /// How long offences are remembered.
+    memory: Cell<Duration>,
+}
+
+fn run(parts: Parts, said: &std::sync::mpsc::Sender<Result<Beginning, StoreFault>>) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(why) => return drop(said.send(Err(StoreFault(why.to_string())))),
+    };
+    // What is left of the tasks at the end may want the runtime when it goes, as connections do.
+    let within = runtime.enter();
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, async move {
+        match begin(parts).await {
+            Ok((beginning, tasks)) => {
+                drop(said.send(Ok(beginning)));
+                tasks.run().await;
+            }
+            Err(fault) => drop(said.send(Err(fault))),
+        }
+    });
+    drop(local);
+    drop(within);
+    // A question to a database that hangs is not waited for.
+    runtime.shutdown_background();
+}
+
+/// The tasks, before they run.
+struct Tasks {
+    keeper: Keeper,
+    link: Option<Link>,
+    shared: Rc<Shared>,
+    decided: mpsc::Receiver<Vec<Decision>>,
+    complaints: mpsc::Sender<link::News>,
+    wake: Rc<Notify>,
+}
+
+async fn begin(parts: Parts) -> Result<(Beginning, Tasks), StoreFault> {
+    let Parts { path, settings, publisher, clock, counts, decided, ordered, notices } = parts;
+    let wall = Wall::new(clock);
+    let directory = settings.runtime.state_dir.as_str();
+    let directory = (!directory.is_empty()).then(|| Path::new(directory));
+    let name = node_name(&settings.runtime.node);
+    let (mut state, found) = State::open(directory, &name, &wall, draw() as u32).await.map_err(|fault| {
+        StoreFault(match fault {
+            StateFault::Sql(why) => format!("the state in {} cannot be used: {why}", settings.runtime.state_dir),
+            fault => fault.to_string(),
+        })
+    })?;
+
+    // Settings that were accepted have one that can be taken apart, if it is needed.
+    let dsn = settings.database.enabled.then(|| settings.database.target().ok()).flatten();
+    let copy = match &dsn {
+        Some(dsn) => state.copy(&dsn.to_string()).await.ok().flatten(),
+        None => None,
+    };
+    let shared = Rc::new(Shared {
+        state: Mutex::new(state),
+        wall: Cell::new(wall),
+        counts,
+        names: RefCell::new(Arc::from([])),
+        memory: Cell::new(settings.ban.max_memory_ttl),
+    });
+    let (say, news) = mpsc::channel(WAITING);
+    let wake = Rc::new(Notify::new());
+    let complaints = say.clone();
+    let mut link = dsn.as_ref().map(|dsn| {
+        let seed = keeper::seed(&settings);
+        let may_create = copy.is_none();
+        let shared = Rc::clone(&shared);
+        Link::new(dsn.clone(), settings.database.clone(), seed, shared, say, Rc::clone(&wake), may_create)
+    });
+    let first = match &mut link {
+        Some(link) => match tokio::time::timeout(PATIENCE, link.first()).await {
+            Ok(first) => Some(first),
+            Err(_) => Some(Err("the database did not answer in time (starting)".to_owned())),
+        },
+        None => None,
+    };
+
+    let ends = Ends { notices, orders: ordered, news };
+    let mut keeper = Keeper::new(path, settings, dsn.as_ref(), publisher, Rc::clone(&shared), ends);
+    let policy = keeper.begin(first, copy, found).await;
+    let remembered = keeper.remembered().await;
+    let (settings, shards) = (keeper.settings().clone(), keeper.shards());
+    let beginning = Beginning { settings, shards, policy, remembered, status: keeper.status().clone() };
+    Ok((beginning, Tasks { keeper, link, shared, decided, complaints, wake }))
+}
+
+impl Tasks {
+    /// Runs until the control thread lets go.
+    async fn run(self) {
+        let Tasks { keeper, link, shared, decided, complaints, wake } = self;
+        let keeper = tokio::task::spawn_local(keeper.run());
+        let link = link.map(|link| tokio::task::spawn_local(link.run()));
+        // Ends when the control thread has let go of its end and everything is written.
+        recorder::run(decided, Rc::clone(&shared), complaints, Rc::clone(&wake)).await;
+        if let Some(link) = link {
+            let told = async {
+                while shared.counts.untold.load(std::sync::atomic::Ordering::Relaxed) > 0 && !link.is_finished() {
+                    wake.notify_one();
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            let _ = tokio::time::timeout(FAREWELL, told).await;
+            link.abort();
+        }
+        keeper.abort();
+    }
+}
+
+/// What this node is called: what the settings say, else the host's name.
+fn node_name(setting: &str) -> String {
+    let host = || std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = if setting.is_empty() { host().trim().to_owned() } else { setting.to_owned() };
+    let name: String = name.chars().filter(|c| c.is_ascii_alphanumeric() || "._-".contains(*c)).take(64).collect();
+    if name.is_empty() { "node".to_owned() } else { name }
+}
+
+/// A number that nobody else draws, from the randomness that the standard library seeds its tables with.
+fn draw() -> u64 {
+    RandomState::new().hash_one(0u8)
+}

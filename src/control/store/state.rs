@@ -1,0 +1,765 @@
+//! The local state: an SQLite file of this node's own, for what must survive a restart, a crash and an outage.
+//!
+//! It holds every ban that this node decided or learned, as long as offences are remembered; the last good copy of the
+//! shared database; and how far the other nodes were told. It is written behind the decisions, as they come, in one
+//! transaction for all that wait: SQLite's write-ahead log without a sync for each, so what was committed survives the
+//! end of the process at once, and a loss of power up to the system's last write-back.
+
+use super::ban::{BanKey, RawBan, StoredBan};
+use super::contents::{Contents, ListName, Row, TableName};
+use super::wall::{Tie, Wall, boot_id};
+use crate::engine::address::Network;
+use crate::engine::ban::{Act, Ban, Decision, Lift};
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions as _, Connection as _, QueryBuilder, Row as _, SqlSafeStr as _, Sqlite,
+    SqliteConnection,
+};
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Rows in one statement: SQLite takes 32,766 values in each, and a ban has twelve.
+const ROWS_PER_STATEMENT: usize = 1_000;
+
+/// How long a statement waits for another process that has the file locked, as somebody with `sqlite3` may.
+const BUSY: Duration = Duration::from_secs(5);
+
+/// Rows deleted at a time when old ones are cleared away, so that decisions do not wait long.
+const PRUNED_AT_ONCE: i64 = 10_000;
+
+/// The name of the file in the directory.
+const FILE_NAME: &str = "state.db";
+
+/// Why the state cannot be used.
+#[derive(Debug)]
+pub enum StateFault {
+    /// The directory is not to be had: a mistake in the configuration.
+    Directory(PathBuf, io::Error),
+    /// Another process uses it.
+    InUse(PathBuf),
+    /// It was written by a newer version of the program.
+    Newer(PathBuf),
+    /// What SQLite or the disk says: it may pass.
+    Sql(sqlx::Error),
+}
+
+impl fmt::Display for StateFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StateFault::Directory(path, why) => write!(
+                f,
+                "cannot use {} for the state: {why}. Set runtime.state_dir to a directory that this user may write",
+                path.display()
+            ),
+            StateFault::InUse(path) => write!(
+                f,
+                "{} is in use by another running mailfail2ban. Set runtime.state_dir to a directory of its own for \
+                 each",
+                path.display()
+            ),
+            StateFault::Newer(path) => write!(
+                f,
+                "{} was written by a newer version of this program. Run that version, or set runtime.state_dir to \
+                 another directory",
+                path.display()
+            ),
+            StateFault::Sql(why) => write!(f, "the state cannot be used: {why}"),
+        }
+    }
+}
+
+impl From<sqlx::Error> for StateFault {
+    fn from(why: sqlx::Error) -> StateFault {
+        StateFault::Sql(why)
+    }
+}
+
+/// Where the state was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// On disk, as it was left or new.
+    Kept,
+    /// What was there is broken. It was put aside, and this is a new one.
+    Broken,
+    /// The disk does not take it now, or there is no directory for it: this one lives in memory.
+    Memory,
+}
+
+/// What was decided, with the pattern's name: to be stored.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    pub decision: Decision,
+    pub pattern: std::sync::Arc<str>,
+}
+
+impl Kept {
+    fn stored(&self, ban: &Ban, run: i64, wall: &Wall) -> StoredBan {
+        let Kept { decision, pattern } = self;
+        StoredBan {
+            // The node's name is in a table of its own.
+            key: BanKey { node: String::new(), run, serial: decision.serial.cast_signed() },
+            client: decision.client,
+            pattern: pattern.to_string(),
+            severity: ban.severity,
+            failures: ban.failures,
+            offences: ban.offences,
+            reason: None,
+            banned_at: wall.at(decision.at),
+            expires_at: wall.at(ban.until),
+            lifted: None,
+        }
+    }
+}
+
+/// The open state.
+#[derive(Debug)]
+pub struct State {
+    connection: SqliteConnection,
+    /// This node's name, and its number in the file.
+    node: String,
+    node_id: i64,
+    run: i64,
+    /// The newest change, counted up with each that the others must be told.
+    change: i64,
+    /// The newest that they were told.
+    told: i64,
+    nodes: HashMap<String, i64>,
+    /// Held as long as the process lives.
+    _lock: Option<File>,
+}
+
+impl State {
+    /// Opens the state in `directory`, made if it is not there; in memory if there is none. `name` is what the node is
+    /// called; a few digits of its own are added when the state is made, so that two of that name are two.
+    ///
+    /// # Errors
+    ///
+    /// If the directory cannot be used by mistake. What may pass (a full disk) leaves the state in memory.
+    pub async fn open(
+        directory: Option<&Path>,
+        name: &str,
+        wall: &Wall,
+        draw: u32,
+    ) -> Result<(State, Found), StateFault> {
+        let Some(directory) = directory else {
+            return Ok((State::prepare(memory().await?, name, wall, draw, None).await?, Found::Memory));
+        };
+        let lock = match lock(directory) {
+            Ok(lock) => lock,
+            Err(StateFault::Directory(_, why)) if is_passing(&why) => {
+                return Ok((State::prepare(memory().await?, name, wall, draw, None).await?, Found::Memory));
+            }
+            Err(fault) => return Err(fault),
+        };
+        let path = directory.join(FILE_NAME);
+        match State::open_file(&path, name, wall, draw, &lock).await {
+            Ok(state) => Ok((state, Found::Kept)),
+            Err(StateFault::Sql(why)) if is_broken(&why) => {
+                let aside = format!("{FILE_NAME}.broken-{}", wall.at(wall.now()) / 1000);
+                // Its journal belongs to it, and would be played into the new one.
+                for ending in ["-wal", "-shm", ""] {
+                    let (from, to) = (format!("{FILE_NAME}{ending}"), format!("{aside}{ending}"));
+                    match std::fs::rename(directory.join(from), directory.join(to)) {
+                        Err(why) if why.kind() != io::ErrorKind::NotFound => {
+                            return Err(StateFault::Directory(path, why));
+                        }
+                        _ => {}
+                    }
+                }
+                Ok((State::open_file(&path, name, wall, draw, &lock).await?, Found::Broken))
+            }
+            Err(StateFault::Sql(_)) => {
+                Ok((State::prepare(memory().await?, name, wall, draw, Some(lock)).await?, Found::Memory))
+            }
+            Err(fault) => Err(fault),
+        }
+    }
+
+    async fn open_file(path: &Path, name: &str, wall: &Wall, draw: u32, lock: &File) -> Result<State, StateFault> {
+        let lock = lock.try_clone().map_err(|why| StateFault::Directory(path.to_owned(), why))?;
+        let connection = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Normal)
+            .busy_timeout(BUSY)
+            .disable_statement_logging()
+            .connect()
+            .await?;
+        match State::prepare(connection, name, wall, draw, Some(lock)).await {
+            Err(StateFault::Newer(_)) => Err(StateFault::Newer(path.to_owned())),
+            prepared => prepared,
+        }
+    }
+
+    async fn prepare(
+        mut connection: SqliteConnection,
+        name: &str,
+        wall: &Wall,
+        draw: u32,
+        lock: Option<File>,
+    ) -> Result<State, StateFault> {
+        let sql = include_str!("../../../migrations/state/0001_state.sql").into_sql_str();
+        let migration = Migration::new(1, "state".into(), MigrationType::Simple, sql, false);
+        Migrator::with_migrations(vec![migration]).run(&mut connection).await.map_err(|why| match why {
+            sqlx::migrate::MigrateError::VersionMissing(_) => StateFault::Newer(PathBuf::new()),
+            sqlx::migrate::MigrateError::Execute(why) | sqlx::migrate::MigrateError::ExecuteMigration(why, _) => {
+                StateFault::Sql(why)
+            }
+            other => StateFault::Sql(sqlx::Error::Migrate(Box::new(other))),
+        })?;
+        let mut state = State {
+            connection,
+            node: String::new(),
+            node_id: 0,
+            run: 0,
+            change: 0,
+            told: 0,
+            nodes: HashMap::new(),
+            _lock: lock,
+        };
+        state.node = match state.meta("node").await? {
+            // A name that was set later is taken over, the digits stay.
+            Some(node) if node.strip_prefix(name).is_some_and(|rest| rest.len() == 9 && rest.starts_with('-')) => node,
+            Some(node) => match node.rsplit_once('-') {
+                Some((_, digits)) => format!("{name}-{digits}"),
+                None => node,
+            },
+            None => format!("{name}-{draw:08x}"),
+        };
+        state.run = 1 + state.number("run").await?.unwrap_or(0);
+        let node = state.node.clone();
+        state.set_meta("node", &node).await?;
+        state.set_meta("run", &state.run.to_string()).await?;
+        state.node_id = state.id_of_node(&node).await?;
+        state.told = state.number("told").await?.unwrap_or(0);
+        state.change = sqlx::query_scalar::<_, Option<i64>>("SELECT MAX(change) FROM bans")
+            .fetch_one(&mut state.connection)
+            .await?
+            .unwrap_or(0)
+            .max(state.told);
+        state.follow_clock(wall).await?;
+        Ok(state)
+    }
+
+    /// Moves what is stored if the machine's clock was set since it was written.
+    async fn follow_clock(&mut self, wall: &Wall) -> sqlx::Result<()> {
+        let newest: Option<i64> =
+            sqlx::query_scalar("SELECT MAX(banned_at) FROM bans").fetch_one(&mut self.connection).await?;
+        let here = wall.tie(&boot_id());
+        let stored = self.meta("clock").await?.and_then(|text| Tie::parse(&text));
+        match wall.moved_since(stored.as_ref(), &here, newest) {
+            Some(moved) => self.shift(moved, wall).await,
+            None => self.set_meta("clock", &here.print()).await,
+        }
+    }
+
+    /// Moves all times by so many milliseconds, because the machine's clock was set by as many.
+    pub async fn shift(&mut self, moved: i64, wall: &Wall) -> sqlx::Result<()> {
+        let mut transaction = self.connection.begin().await?;
+        sqlx::query(
+            "UPDATE bans SET banned_at = banned_at + ?1, expires_at = expires_at + ?1, lifted_at = lifted_at + ?1",
+        )
+        .bind(moved)
+        .execute(&mut *transaction)
+        .await?;
+        sqlx::query("INSERT OR REPLACE INTO meta (name, value) VALUES ('clock', ?)")
+            .bind(wall.tie(&boot_id()).print())
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await
+    }
+
+    /// What this node is called among those that share a database.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// Stores decisions: all of them or none.
+    pub async fn keep(&mut self, kept: &[Kept], wall: &Wall) -> sqlx::Result<()> {
+        let (node, run) = (self.node_id, self.run);
+        let mut change = self.change;
+        let mut transaction = self.connection.begin().await?;
+        let mut bans: Vec<(StoredBan, i64)> = Vec::new();
+        for one in kept {
+            change += 1;
+            match one.decision.act {
+                Act::Ban(ban) => bans.push((one.stored(&ban, run, wall), change)),
+                Act::Lift(why, ban) => {
+                    insert_bans(&mut transaction, &std::mem::take(&mut bans), node).await?;
+                    if why == Lift::Expired || why == Lift::Evicted {
+                        continue;
+                    }
+                    // Of that client, the ban that the decision ended and those that it replaced.
+                    sqlx::query(
+                        "UPDATE bans SET lifted_at = ?, lifted_reason = ?, change = ? WHERE ip_address = ? AND \
+                         lifted_at IS NULL AND expires_at > ? AND expires_at <= ?",
+                    )
+                    .bind(wall.at(one.decision.at))
+                    .bind(why.name())
+                    .bind(change)
+                    .bind(one.decision.client.to_string())
+                    .bind(wall.at(one.decision.at))
+                    .bind(wall.at(ban.until).saturating_add(1_000))
+                    .execute(&mut *transaction)
+                    .await?;
+                }
+            }
+        }
+        insert_bans(&mut transaction, &bans, node).await?;
+        transaction.commit().await?;
+        self.change = change;
+        Ok(())
+    }
+
+    /// Every ban that is remembered, oldest first: those in force, and those whose offence is not older than `since`
+    /// (milliseconds since 1970).
+    pub async fn remembered(&mut self, since: i64, now: i64, mut take: impl FnMut(StoredBan)) -> sqlx::Result<()> {
+        use futures_util::TryStreamExt as _;
+        let sql = format!("{SELECT_BANS} WHERE banned_at > ? OR expires_at > ? ORDER BY banned_at, bans.id");
+        let mut rows = sqlx::query(AssertSqlSafe(sql)).bind(since).bind(now).fetch(&mut self.connection);
+        while let Some(row) = rows.try_next().await? {
+            if let Some(ban) = read_ban(&row)?.check() {
+                take(ban);
+            }
+        }
+        Ok(())
+    }
+
+    /// How many changes there are that others must still be told of.
+    pub fn untold(&self) -> u64 {
+        u64::try_from(self.change - self.told).unwrap_or(0)
+    }
+
+    /// The next bans that others must be told of, at most `max`, and the change to tell [`State::told`] of.
+    pub async fn next_to_tell(&mut self, max: i64) -> sqlx::Result<Option<(Vec<StoredBan>, i64)>> {
+        let sql = format!("{SELECT_BANS} WHERE change > ? ORDER BY change LIMIT ?");
+        let rows = sqlx::query(AssertSqlSafe(sql)).bind(self.told).bind(max).fetch_all(&mut self.connection).await?;
+        let Some(last) = rows.last() else {
+            // What was changed last concerned nobody, or is cleared away.
+            self.told = self.change;
+            return Ok(None);
+        };
+        let change = last.try_get("change")?;
+        let mut bans = Vec::with_capacity(rows.len());
+        for row in &rows {
+            bans.extend(read_ban(row)?.check());
+        }
+        Ok(Some((bans, change)))
+    }
+
+    /// The others were told up to this change.
+    pub async fn told(&mut self, change: i64) -> sqlx::Result<()> {
+        self.set_meta("told", &change.to_string()).await?;
+        self.told = change;
+        Ok(())
+    }
+
+    /// How far the bans of database `id` were read.
+    pub async fn cursor(&mut self, id: &str) -> sqlx::Result<i64> {
+        let stored = self.meta("cursor").await?;
+        let cursor = stored.as_deref().and_then(|text| text.split_once(' ')).filter(|(of, _)| *of == id);
+        Ok(cursor.and_then(|(_, cursor)| cursor.parse().ok()).unwrap_or(0))
+    }
+
+    /// Stores what other nodes wrote, and how far database `id` was read.
+    pub async fn learn(&mut self, bans: &[StoredBan], id: &str, cursor: i64) -> sqlx::Result<()> {
+        for ban in bans {
+            self.id_of_node(&ban.key.node).await?;
+        }
+        let mut transaction = self.connection.begin().await?;
+        for chunk in bans.chunks(ROWS_PER_STATEMENT) {
+            let mut insert = QueryBuilder::<Sqlite>::new(
+                "INSERT INTO bans (node, run, serial, ip_address, pattern, severity, failures, offences, reason, \
+                 banned_at, expires_at, lifted_at, lifted_reason) ",
+            );
+            insert.push_values(chunk, |mut row, ban| {
+                row.push_bind(self.nodes.get(&ban.key.node).copied().unwrap_or_default());
+                push_ban(&mut row, ban);
+            });
+            insert.push(
+                " ON CONFLICT (node, run, serial) DO UPDATE SET lifted_at = COALESCE(lifted_at, excluded.lifted_at), \
+                 lifted_reason = COALESCE(lifted_reason, excluded.lifted_reason)",
+            );
+            insert.build().persistent(chunk.len() == ROWS_PER_STATEMENT).execute(&mut *transaction).await?;
+        }
+        sqlx::query("INSERT OR REPLACE INTO meta (name, value) VALUES ('cursor', ?)")
+            .bind(format!("{id} {cursor}"))
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await
+    }
+
+    /// Clears away bans that ended and whose offence is older than `before`. True if more may be left.
+    pub async fn prune(&mut self, before: i64) -> sqlx::Result<bool> {
+        let done = sqlx::query(
+            "DELETE FROM bans WHERE id IN (SELECT id FROM bans WHERE banned_at < ?1 AND expires_at < ?1 LIMIT ?2)",
+        )
+        .bind(before)
+        .bind(PRUNED_AT_ONCE)
+        .execute(&mut self.connection)
+        .await?;
+        Ok(done.rows_affected() == PRUNED_AT_ONCE.unsigned_abs())
+    }
+
+    /// The last good copy of the database called `identity`, if there is one.
+    pub async fn copy(&mut self, identity: &str) -> sqlx::Result<Option<Contents>> {
+        if self.meta("copy").await?.as_deref() != Some(identity) {
+            return Ok(None);
+        }
+        let mut contents = Contents::default();
+        let rows = sqlx::query("SELECT name, columns FROM copy_rows ORDER BY name, position")
+            .fetch_all(&mut self.connection)
+            .await?;
+        for row in rows {
+            let (name, columns): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+            let Ok(columns) = serde_json::from_str::<Row>(&columns) else { continue };
+            match TableName::from_name(&name) {
+                Some(TableName::Patterns) => contents.patterns.push(columns),
+                Some(TableName::BanConfig) => contents.ban = Some(columns),
+                _ => {}
+            }
+        }
+        for list in ListName::ALL {
+            let rows = sqlx::query_scalar::<_, String>("SELECT ip_address FROM copy_lists WHERE name = ?")
+                .bind(list.name())
+                .fetch_all(&mut self.connection)
+                .await?;
+            let networks = rows.iter().filter_map(|text| Network::parse(text).ok());
+            contents.set_list(list, networks.collect());
+        }
+        Ok(Some(contents))
+    }
+
+    /// Begins to replace the copy by one of the database called `identity`: its small tables, at once.
+    pub async fn copy_rows(&mut self, identity: &str, contents: &Contents) -> sqlx::Result<()> {
+        let mut transaction = self.connection.begin().await?;
+        sqlx::query("DELETE FROM copy_rows").execute(&mut *transaction).await?;
+        let patterns = contents.patterns.iter().map(|row| (TableName::Patterns, row));
+        let ban = contents.ban.iter().map(|row| (TableName::BanConfig, row));
+        for (position, (table, row)) in patterns.chain(ban).enumerate() {
+            let columns = serde_json::to_string(row).unwrap_or_default();
+            sqlx::query("INSERT INTO copy_rows (name, position, columns) VALUES (?, ?, ?)")
+                .bind(table.name())
+                .bind(i64::try_from(position).unwrap_or(i64::MAX))
+                .bind(columns)
+                .execute(&mut *transaction)
+                .await?;
+        }
+        sqlx::query("INSERT OR REPLACE INTO meta (name, value) VALUES ('copy', ?)")
+            .bind(identity)
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await
+    }
+
+    /// Changes a list of the copy: a piece at a time, for decisions must not wait for a million rows.
+    pub async fn copy_list(&mut self, list: ListName, networks: &[Network], present: bool) -> sqlx::Result<()> {
+        let mut transaction = self.connection.begin().await?;
+        for chunk in networks.chunks(ROWS_PER_STATEMENT) {
+            let mut query = if present {
+                let mut insert = QueryBuilder::<Sqlite>::new("INSERT OR IGNORE INTO copy_lists (name, ip_address) ");
+                insert.push_values(chunk, |mut row, network| {
+                    row.push_bind(list.name()).push_bind(network.to_string());
+                });
+                insert
+            } else {
+                let mut delete = QueryBuilder::<Sqlite>::new("DELETE FROM copy_lists WHERE name = ");
+                delete.push_bind(list.name()).push(" AND ip_address IN (");
+                let mut texts = delete.separated(", ");
+                for network in chunk {
+                    texts.push_bind(network.to_string());
+                }
+                texts.push_unseparated(")");
+                delete
+            };
+            query.build().persistent(false).execute(&mut *transaction).await?;
+        }
+        transaction.commit().await
+    }
+
+    /// Empties a list of the copy, because what is there is of another database.
+    pub async fn forget_copy(&mut self) -> sqlx::Result<()> {
+        let mut transaction = self.connection.begin().await?;
+        for sql in ["DELETE FROM copy_rows", "DELETE FROM copy_lists", "DELETE FROM meta WHERE name = 'copy'"] {
+            sqlx::query(sql).execute(&mut *transaction).await?;
+        }
+        transaction.commit().await
+    }
+
+    async fn meta(&mut self, name: &str) -> sqlx::Result<Option<String>> {
+        sqlx::query_scalar("SELECT value FROM meta WHERE name = ?")
+            .bind(name)
+            .fetch_optional(&mut self.connection)
+            .await
+    }
+
+    async fn number(&mut self, name: &str) -> sqlx::Result<Option<i64>> {
+        Ok(self.meta(name).await?.and_then(|text| text.parse().ok()))
+    }
+
+    async fn set_meta(&mut self, name: &str, value: &str) -> sqlx::Result<()> {
+        sqlx::query("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)")
+            .bind(name)
+            .bind(value)
+            .execute(&mut self.connection)
+            .await
+            .map(drop)
+    }
+
+    async fn id_of_node(&mut self, name: &str) -> sqlx::Result<i64> {
+        if let Some(id) = self.nodes.get(name) {
+            return Ok(*id);
+        }
+        sqlx::query("INSERT OR IGNORE INTO nodes (name) VALUES (?)").bind(name).execute(&mut self.connection).await?;
+        let id = sqlx::query_scalar("SELECT id FROM nodes WHERE name = ?")
+            .bind(name)
+            .fetch_one(&mut self.connection)
+            .await?;
+        self.nodes.insert(name.to_owned(), id);
+        Ok(id)
+    }
+}
+
+/// A state that ends with the process.
+async fn memory() -> sqlx::Result<SqliteConnection> {
+    SqliteConnectOptions::new().in_memory(true).disable_statement_logging().connect().await
+}
+
+/// Makes the directory, and takes it for this process.
+fn lock(directory: &Path) -> Result<File, StateFault> {
+    let fault = |why| StateFault::Directory(directory.to_owned(), why);
+    std::fs::create_dir_all(directory).map_err(fault)?;
+    let lock = File::options().create(true).truncate(false).write(true).open(directory.join("lock")).map_err(fault)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(std::fs::TryLockError::WouldBlock) => Err(StateFault::InUse(directory.to_owned())),
+        Err(std::fs::TryLockError::Error(why)) => Err(fault(why)),
+    }
+}
+
+/// Whether it is the machine's state and not the operator's mistake: the server should run all the same.
+fn is_passing(fault: &io::Error) -> bool {
+    matches!(
+        fault.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem
+    ) || fault.raw_os_error() == Some(EIO)
+}
+
+/// Input/output error (errno(3)): the disk is dying, the bans need not.
+const EIO: i32 = 5;
+
+/// Whether the file is no database, or a broken one: SQLITE_CORRUPT and SQLITE_NOTADB of sqlite.org/rescode.html.
+fn is_broken(fault: &sqlx::Error) -> bool {
+    let code = fault.as_database_error().and_then(|fault| fault.code()).and_then(|code| code.parse::<i32>().ok());
+    code.is_some_and(|code| matches!(code & 0xff, 11 | 26))
+}
+
+const SELECT_BANS: &str = "SELECT nodes.name AS node, run, serial, ip_address, pattern, severity, failures, offences, \
+                           reason, banned_at, expires_at, lifted_at, lifted_reason, change FROM bans JOIN nodes ON \
+                           nodes.id = bans.node";
+
+fn read_ban(row: &SqliteRow) -> sqlx::Result<RawBan> {
+    Ok(RawBan {
+        node: row.try_get(0)?,
+        run: row.try_get(1)?,
+        serial: row.try_get(2)?,
+        ip_address: row.try_get(3)?,
+        pattern: row.try_get(4)?,
+        severity: row.try_get(5)?,
+        failures: row.try_get(6)?,
+        offences: row.try_get(7)?,
+        reason: row.try_get(8)?,
+        banned_at: row.try_get(9)?,
+        expires_at: row.try_get(10)?,
+        lifted_at: row.try_get(11)?,
+        lifted_reason: row.try_get(12)?,
+    })
+}
+
+fn push_ban(row: &mut sqlx::query_builder::Separated<'_, Sqlite, &'static str>, ban: &StoredBan) {
+    row.push_bind(ban.key.run)
+        .push_bind(ban.key.serial)
+        .push_bind(ban.client.to_string())
+        .push_bind(ban.pattern.clone())
+        .push_bind(i64::from(ban.severity.level()))
+        .push_bind(i64::from(ban.failures))
+        .push_bind(i64::from(ban.offences))
+        .push_bind(ban.reason.clone())
+        .push_bind(ban.banned_at)
+        .push_bind(ban.expires_at)
+        .push_bind(ban.lifted.map(|(at, _)| at))
+        .push_bind(ban.lifted.map(|(_, why)| why.name()));
+}
+
+/// Inserts bans that this node decided, each with its change. One that is there already stays as it is: a shard that
+/// tells again what it may have told before is not believed twice.
+async fn insert_bans(connection: &mut SqliteConnection, bans: &[(StoredBan, i64)], node: i64) -> sqlx::Result<()> {
+    for chunk in bans.chunks(ROWS_PER_STATEMENT) {
+        let mut insert = QueryBuilder::<Sqlite>::new(
+            "INSERT INTO bans (node, change, run, serial, ip_address, pattern, severity, failures, offences, reason, \
+             banned_at, expires_at, lifted_at, lifted_reason) ",
+        );
+        insert.push_values(chunk, |mut row, (ban, change)| {
+            row.push_bind(node).push_bind(*change);
+            push_ban(&mut row, ban);
+        });
+        insert.push(" ON CONFLICT (node, run, serial) DO NOTHING");
+        insert.build().persistent(chunk.len() == ROWS_PER_STATEMENT).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ban::ban;
+    use super::*;
+    use crate::engine::ban::{Origin, PatternId, Severity};
+    use crate::engine::time::Time;
+    use crate::shard::Clock;
+    use std::future::Future;
+    use std::sync::Arc;
+
+    fn run<T>(test: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
+    }
+
+    async fn open(wall: &Wall) -> State {
+        State::open(None, "mail1", wall, 7).await.unwrap().0
+    }
+
+    fn decided(address: &str, serial: u64, at: Time, lasts: u64) -> Kept {
+        let ban = Ban {
+            until: at.plus(Duration::from_secs(lasts)),
+            offences: 1,
+            failures: 5,
+            pattern: PatternId::new(0).unwrap(),
+            severity: Severity::new(3).unwrap(),
+        };
+        let client = Network::parse(address).unwrap();
+        let decision = Decision { serial, at, client, act: Act::Ban(ban), origin: Origin::Decided };
+        Kept { decision, pattern: Arc::from("dovecot-login") }
+    }
+
+    fn lifted(of: &Kept, why: Lift, at: Time) -> Kept {
+        let Act::Ban(ban) = of.decision.act else { panic!() };
+        let decision = Decision { at, act: Act::Lift(why, ban), ..of.decision };
+        Kept { decision, ..of.clone() }
+    }
+
+    async fn all(state: &mut State, since: i64, now: i64) -> Vec<StoredBan> {
+        let mut bans = Vec::new();
+        state.remembered(since, now, |ban| bans.push(ban)).await.unwrap();
+        bans
+    }
+
+    #[test]
+    fn what_is_kept_is_remembered_and_told_once() {
+        run(async {
+            let wall = Wall::new(Clock::start());
+            let mut state = open(&wall).await;
+            assert_eq!((state.node(), state.untold()), ("mail1-00000007", 0));
+            let now = wall.now();
+            let first = decided("192.0.2.1", 1, now, 600);
+            let second = decided("2001:db8::/64", 2, now, 600);
+            state.keep(&[first.clone(), second.clone()], &wall).await.unwrap();
+            // Told again by a shard, it is the same one.
+            state.keep(&[second.clone(), lifted(&first, Lift::Allowed, now)], &wall).await.unwrap();
+            let bans = all(&mut state, 0, 0).await;
+            assert_eq!(bans.len(), 2);
+            assert_eq!(bans[0].lifted.map(|(_, why)| why), Some(Lift::Allowed));
+            assert_eq!((bans[1].lifted, bans[1].client, bans[1].failures), (None, second.decision.client, 5));
+            assert_eq!(bans[1].expires_at - bans[1].banned_at, 600_000);
+
+            let (told, change) = state.next_to_tell(10).await.unwrap().unwrap();
+            assert_eq!(told.len(), 2);
+            assert!(told.iter().all(|ban| ban.key.node == "mail1-00000007" && ban.key.run == 1));
+            state.told(change).await.unwrap();
+            assert!(state.next_to_tell(10).await.unwrap().is_none());
+            assert_eq!(state.untold(), 0);
+            state.keep(&[lifted(&second, Lift::Unbanned, now)], &wall).await.unwrap();
+            assert_eq!(state.next_to_tell(10).await.unwrap().unwrap().0.len(), 1);
+        });
+    }
+
+    #[test]
+    fn a_lift_ends_the_ban_it_was_meant_for_and_no_longer_one() {
+        run(async {
+            let wall = Wall::new(Clock::start());
+            let mut state = open(&wall).await;
+            let now = wall.now();
+            let short = decided("192.0.2.1", 1, now, 60);
+            state.keep(&[short.clone(), decided("192.0.2.1", 2, now, 600)], &wall).await.unwrap();
+            state.keep(&[lifted(&short, Lift::Allowed, now)], &wall).await.unwrap();
+            let still: Vec<bool> = all(&mut state, 0, 0).await.iter().map(|ban| ban.lifted.is_none()).collect();
+            assert_eq!(still, [false, true]);
+            // One that ran out is not written: its end says so.
+            state.keep(&[lifted(&decided("192.0.2.1", 2, now, 600), Lift::Expired, now)], &wall).await.unwrap();
+            assert_eq!(all(&mut state, 0, 0).await.iter().filter(|ban| ban.lifted.is_none()).count(), 1);
+        });
+    }
+
+    #[test]
+    fn what_others_tell_is_remembered_but_not_told_on() {
+        run(async {
+            let wall = Wall::new(Clock::start());
+            let mut state = open(&wall).await;
+            let other = ban("203.0.113.9", "mail2-1", 5);
+            state.learn(std::slice::from_ref(&other), "db", 17).await.unwrap();
+            assert_eq!((state.cursor("db").await.unwrap(), state.cursor("another").await.unwrap()), (17, 0));
+            assert_eq!(all(&mut state, 0, 0).await, std::slice::from_ref(&other));
+            assert!(state.next_to_tell(10).await.unwrap().is_none());
+            let ended = StoredBan { lifted: Some((other.banned_at + 5, Lift::Unbanned)), ..other };
+            state.learn(std::slice::from_ref(&ended), "db", 18).await.unwrap();
+            assert_eq!(all(&mut state, 0, 0).await, [ended]);
+        });
+    }
+
+    #[test]
+    fn times_move_with_the_clock_and_old_bans_go() {
+        run(async {
+            let wall = Wall::new(Clock::start());
+            let mut state = open(&wall).await;
+            let (old, new) = (ban("192.0.2.1", "b", 1), ban("192.0.2.2", "b", 2));
+            let new = StoredBan { banned_at: new.banned_at + 500_000, expires_at: new.expires_at + 500_000, ..new };
+            state.learn(&[old.clone(), new.clone()], "db", 1).await.unwrap();
+            state.shift(1_000, &wall).await.unwrap();
+            let moved = all(&mut state, 0, 0).await;
+            assert_eq!((moved[0].banned_at, moved[0].expires_at), (old.banned_at + 1_000, old.expires_at + 1_000));
+            assert!(!state.prune(old.expires_at + 1_001).await.unwrap());
+            assert_eq!(all(&mut state, 0, 0).await.len(), 1);
+            assert_eq!(all(&mut state, new.banned_at + 2_000, new.expires_at + 2_000).await.len(), 0);
+        });
+    }
+
+    #[test]
+    fn the_copy_is_of_one_database() {
+        run(async {
+            let wall = Wall::new(Clock::start());
+            let mut state = open(&wall).await;
+            assert!(state.copy("db").await.unwrap().is_none());
+            let mut contents = Contents {
+                patterns: vec![vec![("name".to_owned(), Some("a".to_owned())), ("regex".to_owned(), None)]],
+                ban: Some(vec![("max_attempts".to_owned(), Some("3".to_owned()))]),
+                ..Contents::default()
+            };
+            let networks: Vec<Network> =
+                (0..2_500).map(|n| Network::parse(&format!("10.0.{}.{}", n / 256, n % 256)).unwrap()).collect();
+            contents.set_list(ListName::Blacklist, networks.clone());
+            state.copy_list(ListName::Blacklist, &networks, true).await.unwrap();
+            state.copy_list(ListName::Whitelist, &networks[..2], true).await.unwrap();
+            state.copy_list(ListName::Whitelist, &networks[..2], false).await.unwrap();
+            assert!(state.copy("db").await.unwrap().is_none(), "not before it is whole");
+            state.copy_rows("db", &contents).await.unwrap();
+            assert!(state.copy("db").await.unwrap().unwrap().says_the_same(&contents));
+            assert!(state.copy("another").await.unwrap().is_none());
+            state.forget_copy().await.unwrap();
+            assert!(state.copy("db").await.unwrap().is_none());
+        });
+    }
+}
