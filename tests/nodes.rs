@@ -11,6 +11,8 @@ on_every_database!(
     a_ban_on_one_node_is_refused_on_the_other,
     what_happened_before_a_node_came_is_known_to_it,
     a_node_that_shares_nothing_hears_nothing,
+    a_database_that_was_taken_back_is_told_again,
+    rows_that_are_no_bans_are_passed_over,
 );
 
 fn with(database: &dyn Database) -> Config {
@@ -110,4 +112,53 @@ fn a_node_that_shares_nothing_hears_nothing(database: &dyn Database) {
     std::thread::sleep(Duration::from_millis(1_500));
     assert_eq!((one.status("192.0.2.2"), two.status("192.0.2.1")), (200, 200));
     assert!(!two.log().iter().any(|line| says(line, "ban") && line["client"] == "192.0.2.1"));
+}
+
+/// As after an older dump was read back.
+fn a_database_that_was_taken_back_is_told_again(database: &dyn Database) {
+    let (one, two) = (Server::start(with(database)), Server::start(with(database)));
+    for n in 1..=3 {
+        one.fail(&format!("192.0.2.{n}"), 1);
+    }
+    two.wait_for_bans_everywhere(3);
+    std::thread::sleep(Duration::from_millis(1_200));
+    database.sql("DELETE FROM bans; UPDATE mailfail2ban_versions SET version = 0 WHERE name = 'bans';");
+    wait_for("the rows to be there again", || (database.sql("SELECT COUNT(*) FROM bans;") == "3").then_some(()));
+    one.fail("192.0.2.4", 1);
+    two.wait_for_status("192.0.2.4", 403);
+    one.wait_for_bans_everywhere(4);
+    two.wait_for_bans_everywhere(4);
+}
+
+fn rows_that_are_no_bans_are_passed_over(database: &dyn Database) {
+    let server = Server::start(with(database));
+    let later = match database.driver() {
+        "sqlite3" => "datetime('now', '+1 hour')",
+        "postgres" => "now() + INTERVAL '1 hour'",
+        _ => "DATE_ADD(UTC_TIMESTAMP(3), INTERVAL 1 HOUR)",
+    };
+    let now = match database.driver() {
+        "sqlite3" => "datetime('now')",
+        "postgres" => "now()",
+        _ => "UTC_TIMESTAMP(3)",
+    };
+    let row = |serial: u32, address: &str, pattern: &str, severity: i32| {
+        format!(
+            "INSERT INTO bans (seq, node, run, serial, ip_address, pattern, severity, failures, offences, banned_at, expires_at)
+             VALUES ({serial}, 'another', 1, {serial}, '{address}', '{pattern}', {severity}, 5, 1, {now}, {later});"
+        )
+    };
+    let rows = [
+        row(1, "mail.example.org", "p", 3),
+        row(2, "192.0.2.1", "p", 99),
+        row(3, "192.0.2.2", "", 3),
+        row(4, "192.0.2.3", "never-heard-of", 6),
+        row(5, "2001:db8::/48", "p", 1),
+    ];
+    database.sql(&format!("{} UPDATE mailfail2ban_versions SET version = 5 WHERE name = 'bans';", rows.join("\n")));
+    server.wait_for_status("192.0.2.3", 403);
+    assert_eq!(server.auth("192.0.2.3").field("X-Fail2ban-Reason"), Some("never-heard-of"));
+    assert_eq!(server.status("2001:db8:0:9::1"), 403);
+    assert_eq!((server.status("192.0.2.1"), server.status("192.0.2.2")), (200, 200));
+    server.wait_for_metric("fail2ban_bans_unusable_total", &[], 3);
 }

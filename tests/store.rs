@@ -72,6 +72,18 @@ fn the_second_ban_is_longer_even_if_the_first_was_in_another_life() {
     assert_eq!(server.wait_for_ban("192.0.2.1", 2)["duration"], "2s");
 }
 
+#[test]
+fn a_ban_keeps_its_reason_when_the_pattern_is_gone() {
+    let state = Directory::new();
+    let server = Server::start(keeping(&state));
+    server.fail("192.0.2.1", 1);
+    server.wait_for_bans_everywhere(1);
+    server.stop();
+    let server = Server::start(keeping(&state).set("syslog.patterns", "[{name: other, regex: 'from (.*)'}]"));
+    let answer = server.auth("192.0.2.1");
+    assert_eq!((answer.status, answer.field("X-Fail2ban-Reason")), (403, Some("dovecot-login")));
+}
+
 /// Clients that fail once each, at a steady pace; when each of them failed is known.
 #[test]
 fn a_crash_in_a_storm_loses_what_was_decided_in_the_last_second_at_most() {

@@ -167,6 +167,18 @@ pub struct Seed {
     pub ban: Row,
 }
 
+/// Some of the bans of other nodes.
+#[derive(Debug)]
+pub struct Portion {
+    pub bans: Vec<StoredBan>,
+    /// Rows that are no bans.
+    pub unusable: usize,
+    /// Where the next portion begins.
+    pub cursor: i64,
+    /// Whether there is one already.
+    pub more: bool,
+}
+
 /// How often each table was changed; tables that are not there are zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Versions([i64; TableName::ALL.len()]);
@@ -464,8 +476,8 @@ impl Database {
         Ok(reader.finish())
     }
 
-    /// Writes bans for the other nodes to see, in one transaction.
-    pub async fn tell(&mut self, bans: &[StoredBan], wall: &Wall) -> Result<()> {
+    /// Writes bans for the other nodes to see, in one transaction. Returns the number of the last.
+    pub async fn tell(&mut self, bans: &[StoredBan], wall: &Wall) -> Result<i64> {
         let told = within(BATCH_DEADLINE, "writing bans", self.write_bans(bans, wall)).await;
         if told.as_ref().is_err_and(DatabaseFault::leaves_connection) {
             // If it was the beginning that was refused, there is nothing to take back.
@@ -477,7 +489,7 @@ impl Database {
         told
     }
 
-    async fn write_bans(&mut self, bans: &[StoredBan], wall: &Wall) -> Result<()> {
+    async fn write_bans(&mut self, bans: &[StoredBan], wall: &Wall) -> Result<i64> {
         self.run(self.dialect.begin_write()).await?;
         // The lock on this row is kept until the end, so the order of the numbers is the order of the commits, and who
         // reads up to a number misses none.
@@ -527,16 +539,16 @@ impl Database {
         if self.dialect == Dialect::Postgres {
             self.run("NOTIFY mailfail2ban, 'bans'").await?;
         }
-        self.run("COMMIT").await
+        self.run("COMMIT").await?;
+        Ok(seq)
     }
 
-    /// The next bans after `cursor` that concern others than `node` or that were lifted, and the cursor after them. The
-    /// same cursor when there are no more.
-    pub async fn bans_after(&mut self, cursor: i64, node: &str, wall: &Wall) -> Result<(Vec<StoredBan>, usize, i64)> {
+    /// The next bans after `cursor` that other nodes than `node` decided, or that were lifted.
+    pub async fn bans_after(&mut self, cursor: i64, node: &str, wall: &Wall) -> Result<Portion> {
         within(BATCH_DEADLINE, "reading bans", self.read_bans(cursor, node, wall)).await
     }
 
-    async fn read_bans(&mut self, cursor: i64, node: &str, wall: &Wall) -> Result<(Vec<StoredBan>, usize, i64)> {
+    async fn read_bans(&mut self, cursor: i64, node: &str, wall: &Wall) -> Result<Portion> {
         let dialect = self.dialect;
         let plain = ["seq", "node", "run", "serial", "ip_address", "pattern", "severity", "failures", "offences"];
         let mut columns: Vec<String> = plain.iter().map(|column| dialect.text(column)).collect();
@@ -552,11 +564,10 @@ impl Database {
         let rows = self.rows(sql, vec![cursor.into(), node.into(), BANS_PER_READ.into()]).await?;
         let now = wall.at(wall.now());
         let mut bans = Vec::with_capacity(rows.len());
-        let mut next = cursor.max(newest);
-        if i64::try_from(rows.len()).is_ok_and(|count| count == BANS_PER_READ) {
-            next = rows.last().and_then(|row| number(row, 0)).unwrap_or(next);
-        }
         let count = rows.len();
+        let more = i64::try_from(count).is_ok_and(|count| count == BANS_PER_READ);
+        let last = rows.last().filter(|_| more).and_then(|row| number(row, 0));
+        let cursor = last.unwrap_or(cursor.max(newest));
         for mut row in rows {
             let text = |row: &mut Vec<Option<String>>, at: usize| row.get_mut(at).and_then(Option::take);
             let time = |row: &[Option<String>], at| number(row, at).map(|millis| now.saturating_add(millis));
@@ -579,7 +590,7 @@ impl Database {
             bans.extend(raw.check());
         }
         let unusable = count - bans.len();
-        Ok((bans, unusable, next))
+        Ok(Portion { bans, unusable, cursor, more })
     }
 
     /// Clears away bans that ended, and whose offence happened, longer ago than `memory`. True if more may be left.

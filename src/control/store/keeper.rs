@@ -155,12 +155,19 @@ impl Keeper {
         }
         let policy = self.compile().await;
         self.log_faults();
-        self.told = Some(self.status.clone());
         policy
     }
 
-    /// Every ban that the local state remembers, for the shards.
-    pub async fn remembered(&mut self) -> Vec<Learned> {
+    /// Every ban that the local state remembers, for the shards; and the policy, with the names of their patterns.
+    pub async fn remember(&mut self, policy: Arc<Policy>) -> (Vec<Learned>, Arc<Policy>) {
+        let remembered = self.remembered().await;
+        let known = self.publisher.as_ref().map_or(0, Publisher::names);
+        let policy = if known > policy.names.len() { self.compile().await } else { policy };
+        self.told = Some(self.status.clone());
+        (remembered, policy)
+    }
+
+    async fn remembered(&mut self) -> Vec<Learned> {
         let wall = self.shared.wall.get();
         let now = wall.at(wall.now());
         let memory = i64::try_from(self.shared.memory.get().as_millis()).unwrap_or(i64::MAX);
@@ -199,8 +206,8 @@ impl Keeper {
 
     /// Reads the file again; one that is faulty changes nothing.
     async fn reload(&mut self) {
-        let Some(publisher) = &mut self.publisher else { return };
-        match publisher.read(&self.path) {
+        let path = self.path.clone();
+        match self.publishing(move |publisher| publisher.read(&path)).await {
             Err(faults) => drop(self.notices.send(Notice::Refused(faults)).await),
             Ok(settings) => {
                 // Another database needs a restart, which is said elsewhere; until then, this one counts.
@@ -211,6 +218,25 @@ impl Keeper {
                 let settings = Some(Box::new(settings));
                 let _ = self.notices.send(Notice::Policy { policy, settings }).await;
             }
+        }
+    }
+
+    /// Has the publisher work on a thread of its own: a thousand patterns take their time, and decisions do not wait.
+    async fn publishing<T: Send + 'static>(&mut self, work: impl FnOnce(&mut Publisher) -> T + Send + 'static) -> T {
+        let Some(mut publisher) = self.publisher.take() else {
+            unreachable!("one task publishes, one after the other")
+        };
+        let worked = tokio::task::spawn_blocking(move || {
+            let done = work(&mut publisher);
+            (publisher, done)
+        });
+        match worked.await {
+            Ok((publisher, done)) => {
+                self.publisher = Some(publisher);
+                done
+            }
+            // It panicked, which in a release ends the process before this.
+            Err(why) => std::panic::resume_unwind(why.into_panic()),
         }
     }
 
@@ -255,14 +281,19 @@ impl Keeper {
                 self.name_sources();
                 self.shared.counts.reload(false);
             }
+            // Both are said again and again, and logged once.
             News::Refused(why) => {
-                journal::database_refuses(&why);
-                self.status.last_error = Some(printable_error(&why));
+                let why = printable_error(&why);
+                if self.status.last_error.as_ref() != Some(&why) {
+                    journal::database_refuses(&why);
+                }
+                self.status.last_error = Some(why);
             }
             News::Willing => self.status.last_error = None,
             News::StateFailed(why) => {
                 match &why {
-                    Some(why) => journal::state_failed(why),
+                    Some(why) if self.status.state_error.is_none() => journal::state_failed(why),
+                    Some(_) => {}
                     None => journal::state_works_again(),
                 }
                 self.status.state_error = why.map(|why| printable_error(&why));
@@ -293,18 +324,8 @@ impl Keeper {
 
     /// The policy of the settings and the contents as they are now.
     async fn compile(&mut self) -> Arc<Policy> {
-        let Some(mut publisher) = self.publisher.take() else { unreachable!("one task compiles, one after the other") };
         let (settings, contents) = (self.settings.clone(), self.contents.clone());
-        let compiled = tokio::task::spawn_blocking(move || {
-            let compiled = publisher.policy(&settings, contents.as_ref());
-            (publisher, compiled)
-        });
-        let (publisher, compiled) = match compiled.await {
-            Ok(compiled) => compiled,
-            // It panicked, which in a release ends the process before this.
-            Err(why) => std::panic::resume_unwind(why.into_panic()),
-        };
-        self.publisher = Some(publisher);
+        let compiled = self.publishing(move |publisher| publisher.policy(&settings, contents.as_ref())).await;
         let Compiled { policy, faults, faulty, ban_from_database } = compiled;
         self.ban_from_database = ban_from_database;
         self.name_sources();

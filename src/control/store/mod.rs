@@ -274,7 +274,7 @@ async fn begin(parts: Parts) -> Result<(Beginning, Tasks), StoreFault> {
     let ends = Ends { notices, orders: ordered, news };
     let mut keeper = Keeper::new(path, settings, dsn.as_ref(), publisher, Rc::clone(&shared), ends);
     let policy = keeper.begin(first, copy, found).await;
-    let remembered = keeper.remembered().await;
+    let (remembered, policy) = keeper.remember(policy).await;
     let (settings, shards) = (keeper.settings().clone(), keeper.shards());
     let beginning = Beginning { settings, shards, policy, remembered, status: keeper.status().clone() };
     Ok((beginning, Tasks { keeper, link, shared, decided, complaints, wake }))

@@ -360,11 +360,17 @@ impl State {
         Ok(())
     }
 
-    /// How far the bans of database `id` were read.
-    pub async fn cursor(&mut self, id: &str) -> sqlx::Result<i64> {
+    /// Begins anew with database `id`: reads it from its beginning, and tells it everything that is remembered.
+    pub async fn learn_from(&mut self, id: &str) -> sqlx::Result<()> {
+        self.learn(&[], id, 0).await?;
+        self.told(0).await
+    }
+
+    /// How far the bans of database `id` were read; `None` if another one was read last.
+    pub async fn cursor(&mut self, id: &str) -> sqlx::Result<Option<i64>> {
         let stored = self.meta("cursor").await?;
         let cursor = stored.as_deref().and_then(|text| text.split_once(' ')).filter(|(of, _)| *of == id);
-        Ok(cursor.and_then(|(_, cursor)| cursor.parse().ok()).unwrap_or(0))
+        Ok(cursor.and_then(|(_, cursor)| cursor.parse().ok()))
     }
 
     /// Stores what other nodes wrote, and how far database `id` was read.
@@ -682,6 +688,9 @@ mod tests {
             state.told(change).await.unwrap();
             assert!(state.next_to_tell(10).await.unwrap().is_none());
             assert_eq!(state.untold(), 0);
+            state.learn_from("db").await.unwrap();
+            assert_eq!(state.next_to_tell(10).await.unwrap(), Some((told, change)));
+            state.told(change).await.unwrap();
             state.keep(&[lifted(&second, Lift::Unbanned, now)], &wall).await.unwrap();
             assert_eq!(state.next_to_tell(10).await.unwrap().unwrap().0.len(), 1);
         });
@@ -711,7 +720,7 @@ mod tests {
             let mut state = open(&wall).await;
             let other = ban("203.0.113.9", "mail2-1", 5);
             state.learn(std::slice::from_ref(&other), "db", 17).await.unwrap();
-            assert_eq!((state.cursor("db").await.unwrap(), state.cursor("another").await.unwrap()), (17, 0));
+            assert_eq!((state.cursor("db").await.unwrap(), state.cursor("another").await.unwrap()), (Some(17), None));
             assert_eq!(all(&mut state, 0, 0).await, std::slice::from_ref(&other));
             assert!(state.next_to_tell(10).await.unwrap().is_none());
             let ended = StoredBan { lifted: Some((other.banned_at + 5, Lift::Unbanned)), ..other };
