@@ -5,16 +5,21 @@ mod harness;
 use harness::databases::{Database, DatabaseServer, Sqlite, on_every_database, on_every_database_server};
 use harness::{Config, Directory, Http, Server, failed_login, record, run_command, tool, wait_for};
 use serde_json::Value;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
 on_every_database_server!(
     an_outage_under_load_loses_nothing,
     a_start_without_the_database_has_the_last_good_copy,
     a_database_that_hangs_holds_up_nobody,
+    a_lock_that_somebody_holds_keeps_nobody_from_reading,
 );
 
-on_every_database!(a_schema_that_is_newer_is_not_used, the_password_is_never_said);
+on_every_database!(
+    a_schema_that_is_newer_is_not_used,
+    the_password_is_never_said,
+    rules_that_were_right_outlive_a_restart,
+);
 
 fn with(database: &(impl Database + ?Sized), state: &Directory) -> Config {
     Config::new()
@@ -79,7 +84,7 @@ fn an_outage_under_load_loses_nothing(database: &mut dyn DatabaseServer) {
     assert!(status["failure_count"].as_u64().unwrap() >= 1 && status["has_cached_config"] == true, "{status}");
     assert!(!status["last_error"].is_null() && !status["last_successful_load"].is_null(), "{status}");
     assert!(server.metrics().get("fail2ban_bans_untold", &[]) > 0);
-    assert_eq!(server.metrics().get("fail2ban_database_connections_active", &[]), 0);
+    server.wait_for_metric("fail2ban_database_connections_active", &[], 0);
     database.start_again();
     let outage = before.elapsed();
     wait_for_connected(&server, true);
@@ -178,6 +183,52 @@ fn a_database_that_hangs_holds_up_nobody(database: &mut dyn DatabaseServer) {
         (database.sql("SELECT COUNT(DISTINCT ip_address) FROM bans;") == "100").then_some(())
     });
     record(&format!("{}: slowest answer {slowest:?}, end {stopped:?}, start {started:?}", database.driver()));
+}
+
+/// As a node that lost its power between two statements.
+fn a_lock_that_somebody_holds_keeps_nobody_from_reading(database: &mut dyn DatabaseServer) {
+    let state = Directory::new();
+    let server = Server::start(with(database, &state).set("ban.max_attempts", 1));
+    let mut command = database.client();
+    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut holder = command.spawn().unwrap();
+    let input = holder.stdin.as_mut().unwrap();
+    let locked =
+        "BEGIN; UPDATE mailfail2ban_versions SET version = version + 1 WHERE name = 'bans'; SELECT 'locked';\n";
+    input.write_all(locked.as_bytes()).unwrap();
+    input.flush().unwrap();
+    holder.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
+    server.fail("192.0.2.1", 1);
+    server.wait_for_status("192.0.2.1", 403);
+    let begun = Instant::now();
+    database.sql("INSERT INTO blacklist (ip_address) VALUES ('198.51.100.7');");
+    server.wait_for_status("198.51.100.7", 403);
+    record(&format!(
+        "{}: a list is followed {:?} after it changed, with bans locked",
+        database.driver(),
+        begun.elapsed()
+    ));
+    wait_for("the refusal to be said", || page(&server, "/database/status")["last_error"].is_string().then_some(()));
+    assert_eq!(page(&server, "/database/status")["connected"], true);
+    drop(holder.stdin.take());
+    holder.wait().unwrap();
+    wait_for("the ban in the table", || (database.sql("SELECT COUNT(*) FROM bans;") == "1").then_some(()));
+}
+
+fn rules_that_were_right_outlive_a_restart(database: &dyn Database) {
+    let state = Directory::new();
+    let config = with(database, &state);
+    let server = Server::start(config.clone());
+    database.sql("UPDATE ban_config SET max_attempts = 2 WHERE name = 'default';");
+    let copied = [("operation", "copy"), ("status", "success")];
+    wait_for("the copy", || (server.metrics().get("fail2ban_database_operations_total", &copied) >= 2).then_some(()));
+    database.sql("UPDATE ban_config SET max_attempts = 0 WHERE name = 'default';");
+    server.wait_for_metric("fail2ban_config_faulty_rows", &[("table", "ban_config")], 1);
+    server.stop();
+    let server = Server::start(config);
+    server.fail("192.0.2.1", 2);
+    server.wait_for_status("192.0.2.1", 403);
+    assert_eq!(page(&server, "/config/source")["ban_config_source"], "database");
 }
 
 fn a_schema_that_is_newer_is_not_used(database: &dyn Database) {

@@ -7,7 +7,7 @@ use harness::{
     Config, DEADLINE, Directory, Ended, Http, Server, failed_login, record, run_command, says, tool, wait_for,
 };
 use std::collections::BTreeSet;
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
 fn keeping(state: &Directory) -> Config {
@@ -21,6 +21,29 @@ fn state_sql(state: &Directory, sql: &str) -> String {
     let output = run_command(command, sql.as_bytes());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// Somebody who has the state locked for writing, as a backup may.
+struct Lock(std::process::Child);
+
+impl Lock {
+    fn take(state: &Directory) -> Lock {
+        let mut command = tool("sqlite3");
+        command.arg(state.0.join("state/state.db"));
+        command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut holder = command.spawn().unwrap();
+        let input = holder.stdin.as_mut().unwrap();
+        input.write_all(b".timeout 10000\nBEGIN IMMEDIATE;\nSELECT 'locked';\n").unwrap();
+        input.flush().unwrap();
+        let mut said = [0; 7];
+        holder.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+        Lock(holder)
+    }
+
+    fn release(mut self) {
+        drop(self.0.stdin.take());
+        self.0.wait().unwrap();
+    }
 }
 
 #[test]
@@ -236,13 +259,7 @@ fn what_cannot_be_written_now_is_written_later() {
     server.fail("192.0.2.1", 1);
     wait_for("the first to be kept", || (server.metrics().get("fail2ban_bans_stored_total", &[]) == 1).then_some(()));
 
-    let mut command = tool("sqlite3");
-    command.arg(state.0.join("state/state.db")).stdin(std::process::Stdio::piped());
-    let mut locker = command.spawn().unwrap();
-    let mut input = locker.stdin.take().unwrap();
-    input.write_all(b"BEGIN IMMEDIATE;\nDELETE FROM meta WHERE name = 'nothing';\n").unwrap();
-    input.flush().unwrap();
-    std::thread::sleep(Duration::from_millis(300));
+    let lock = Lock::take(&state);
     let clients: Vec<String> = (2..50).map(|n| format!("192.0.2.{n}")).collect();
     server.send_tcp(clients.iter().map(|client| failed_login(client)));
     server.wait_for_bans_everywhere(49);
@@ -252,13 +269,43 @@ fn what_cannot_be_written_now_is_written_later() {
     assert_eq!(server.metrics().get("fail2ban_state_writable", &[]), 0);
     // Questions and lines go on.
     assert_eq!(server.status("192.0.2.49"), 403);
-    drop(input);
-    locker.wait().unwrap();
+    lock.release();
     server.wait_for_log("that it can again", |line| says(line, "the local state can be written again"));
     wait_for("all to be kept", || (server.metrics().get("fail2ban_bans_stored_total", &[]) == 49).then_some(()));
     server.signal(libc::SIGKILL);
     server.wait_for_end();
     Server::start(config).wait_for_bans_everywhere(49);
+}
+
+/// It is read all the same, and what is decided meanwhile is written when it can be.
+#[test]
+fn a_state_that_is_locked_at_the_start_is_in_force_and_goes_on_later() {
+    if Sqlite::start().is_none() {
+        return;
+    }
+    let state = Directory::new();
+    let config = keeping(&state);
+    let server = Server::start(config.clone());
+    server.fail("192.0.2.1", 1);
+    server.wait_for_bans_everywhere(1);
+    server.stop();
+    let node = state_sql(&state, "SELECT value FROM meta WHERE name = 'node';");
+
+    let lock = Lock::take(&state);
+    let server = Server::start(config.clone());
+    assert_eq!(server.status("192.0.2.1"), 403);
+    assert_eq!(server.metrics().get("fail2ban_state_writable", &[]), 0);
+    server.fail("192.0.2.2", 1);
+    server.wait_for_bans_everywhere(2);
+    lock.release();
+    wait_for("it to be written", || (server.metrics().get("fail2ban_state_writable", &[]) == 1).then_some(()));
+    server.fail("192.0.2.3", 1);
+    wait_for("all to be kept", || (server.metrics().get("fail2ban_bans_stored_total", &[]) == 2).then_some(()));
+    server.signal(libc::SIGKILL);
+    server.wait_for_end();
+    Server::start(config).wait_for_bans_everywhere(3);
+    assert_eq!(state_sql(&state, "SELECT value FROM meta WHERE name = 'node';"), node);
+    assert_eq!(state_sql(&state, "SELECT COUNT(*) FROM bans;"), "3");
 }
 
 /// A million bans come back before the first question is answered.

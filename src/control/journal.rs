@@ -117,8 +117,8 @@ pub fn database_back(database: &str) {
 }
 
 pub fn database_away(why: &str, has_copy: bool) {
-    let instead = if has_copy { "the last good copy of it" } else { "the settings of the file" };
-    warn!("the database is away: {why}; {instead} counts meanwhile, and it is tried again");
+    let instead = if has_copy { "the last good copy of it counts" } else { "the settings of the file count" };
+    warn!("the database is away: {why}; {instead} meanwhile, and it is tried again");
 }
 
 pub fn database_outage(why: &str, failures: u64) {

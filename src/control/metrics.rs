@@ -144,7 +144,7 @@ fn of_store(counts: &Counts, status: &store::Status) {
                 .absolute(count);
         }
     }
-    gauge!("fail2ban_database_connections_active").set(read(&counts.connections) as f64);
+    gauge!("fail2ban_database_connections_active").set((read(&counts.connections) + read(&counts.listening)) as f64);
     gauge!("fail2ban_database_connected").set(f64::from(u8::from(status.connected)));
     gauge!("fail2ban_state_writable").set(f64::from(u8::from(status.state_error.is_none())));
     if status.enabled {

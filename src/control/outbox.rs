@@ -33,6 +33,11 @@ impl Outbox {
         }
     }
 
+    /// Takes what a shard told again. All of it: it is no more than shards remember.
+    pub fn put_again(&mut self, decisions: &[Decision]) {
+        self.waiting.extend_from_slice(decisions);
+    }
+
     /// Hands over what waits, if there is room. Since when the shards are to tell again, if something was dropped before.
     pub fn flush(&mut self, store: &Store) -> Option<Time> {
         if self.waiting.is_empty() {

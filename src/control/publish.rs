@@ -225,6 +225,11 @@ impl Publisher {
         }
     }
 
+    /// The row of `ban_config` that an earlier run found right.
+    pub fn know_ban(&mut self, row: Option<Row>) {
+        self.good_ban = row;
+    }
+
     /// The newest row of `ban_config` that was right.
     pub fn good_ban(&self) -> Option<Row> {
         self.good_ban.clone()
@@ -246,7 +251,7 @@ impl Publisher {
             let settings = match config::pattern_of_row(&columns) {
                 // Switched off, it may be as wrong as it likes.
                 _ if is_off(value("enabled")) => continue,
-                Ok(settings) => settings,
+                Ok(settings) => with_named_group(settings),
                 Err(more) => {
                     faults.extend(more.into_iter().map(|fault| row_fault(TableName::Patterns, &name, fault)));
                     continue;
@@ -363,6 +368,15 @@ fn columns(row: &Row) -> Vec<(&str, Option<&str>)> {
 
 fn row_fault(table: TableName, row: &str, fault: config::RowFault) -> RowFault {
     RowFault { table, row: row.to_owned(), column: fault.column, message: fault.message }
+}
+
+/// A row says `ip_group` 1 when it says nothing. Where there is a group of that name, that one is meant.
+fn with_named_group(settings: PatternSettings) -> PatternSettings {
+    let named = ["(?P<ip>", "(?<ip>"].iter().any(|group| settings.regex.contains(group));
+    match settings.ip_group {
+        Some(1) if named => PatternSettings { ip_group: None, ..settings },
+        _ => settings,
+    }
 }
 
 /// Whether a row says that it is switched off.

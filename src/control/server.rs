@@ -389,7 +389,7 @@ impl Server {
                     }
                 }
                 Event::Learned => self.shards.learned_by(shard),
-                Event::Retold(decisions) => decisions.iter().for_each(|decision| self.outbox.put(decision)),
+                Event::Retold(decisions) => self.outbox.put_again(&decisions),
                 Event::Adopted(number) => self.adopted_by(shard, number),
                 Event::Report(report) => self.reported_by(shard, report),
                 Event::Drained => self.drained += 1,

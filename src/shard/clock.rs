@@ -4,7 +4,7 @@ use crate::engine::time::Time;
 use std::time::{Duration, Instant};
 
 /// Counts from one instant of the process, the same for all shards.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clock {
     start: Instant,
 }

@@ -38,7 +38,7 @@ pub const LIST_ROWS_MAX: usize = 10_000_000;
 /// Rows of a list in one piece: half a megabyte, so that no limit of any of the databases is met.
 const LIST_PIECE: i64 = 10_000;
 
-/// Bans in one statement: a ban has thirteen values, and SQLite takes 32,766 in each.
+/// Bans in one statement: each has fifteen values, and SQLite takes 32,766 in each.
 const BANS_PER_STATEMENT: usize = 500;
 
 /// Bans read at a time.
@@ -248,13 +248,12 @@ impl Database {
         };
         let options: AnyConnectOptions = AnyConnectOptions::from_url(&url(dsn)?)?;
         let mut connection = options.disable_statement_logging().connect().await?;
-        match dialect {
-            // Readers and a writer do not wait for each other then. A database that cannot be written stays as it is.
-            Dialect::Sqlite => drop(sqlx::raw_sql("PRAGMA journal_mode = WAL").execute(&mut connection).await),
-            Dialect::MySql => {
-                sqlx::raw_sql("SET SESSION group_concat_max_len = 4194304").execute(&mut connection).await?;
+        for statement in dialect.session() {
+            match sqlx::raw_sql(*statement).execute(&mut connection).await {
+                // An older server does not know it.
+                Ok(_) | Err(sqlx::Error::Database(_)) => {}
+                Err(why) => return Err(why.into()),
             }
-            Dialect::Postgres => {}
         }
         let file = file.and_then(|path| inode(&path).map(|(device, inode)| (path, device, inode)));
         Ok(Database { connection, dialect, id: String::new(), file, data_version: 0 })
@@ -293,6 +292,8 @@ impl Database {
         }
         let migrated = match migrator.run(&mut self.connection).await {
             Ok(()) => Ok(()),
+            // SQLite has no lock for it. Another node that began at the same moment has done it, or is about to.
+            Err(_) if self.dialect == Dialect::Sqlite && self.is_migrated_soon(known).await => Ok(()),
             Err(MigrateError::VersionMissing(version)) => Err(DatabaseFault::Newer(version)),
             Err(MigrateError::Execute(why) | MigrateError::ExecuteMigration(why, _)) if may_not_trigger(&why) => {
                 Err(DatabaseFault::NoTriggers(why))
@@ -304,6 +305,18 @@ impl Database {
             self.rows("SELECT CAST(RELEASE_LOCK('mailfail2ban') AS CHAR)".to_owned(), Vec::new()).await?;
         }
         migrated
+    }
+
+    async fn is_migrated_soon(&mut self, version: i64) -> bool {
+        let sql = format!("SELECT {} FROM _sqlx_migrations WHERE success", self.dialect.text("MAX(version)"));
+        for _ in 0..20 {
+            let rows = self.rows(sql.clone(), Vec::new()).await.unwrap_or_default();
+            if rows.first().and_then(|row| number(row, 0)) == Some(version) {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        false
     }
 
     /// Fills an empty database, once in its life, whichever of several nodes comes first.
@@ -346,6 +359,15 @@ impl Database {
         self.execute(&sql, binds).await.map(drop)
     }
 
+    /// Calls the database anew, because it is not what it was: so every node hears of it, whenever it looks. Another node
+    /// may have done so already.
+    pub async fn rename(&mut self, draw: u64) -> Result<()> {
+        let binds = vec![format!("{draw:016x}").as_str().into(), self.id.as_str().into()];
+        let sql = "UPDATE mailfail2ban_meta SET value = ? WHERE name = 'database' AND value = ?";
+        within(QUESTION_DEADLINE, "naming the database anew", self.execute(sql, binds)).await?;
+        self.versions().await.map(drop)
+    }
+
     /// Of the database itself, whatever it is called.
     pub fn id(&self) -> &str {
         &self.id
@@ -378,14 +400,21 @@ impl Database {
     }
 
     async fn read_versions(&mut self) -> Result<Versions> {
-        let (name, version) = (self.dialect.text("name"), self.dialect.text("version"));
-        let rows = self.rows(format!("SELECT {name}, {version} FROM mailfail2ban_versions"), Vec::new()).await?;
+        let [name, version, value] = ["name", "version", "value"].map(|column| self.dialect.text(column));
+        let sql = format!(
+            "SELECT {name}, {version} FROM mailfail2ban_versions UNION ALL SELECT {name}, {value} FROM mailfail2ban_meta \
+             WHERE name = 'database'"
+        );
         let mut versions = Versions::default();
-        for row in rows {
-            if let (Some(Some(name)), Some(version)) = (row.first(), number(&row, 1))
-                && let Some(table) = TableName::from_name(name)
-            {
-                versions.0[table as usize] = version;
+        for mut row in self.rows(sql, Vec::new()).await? {
+            let Some(Some(name)) = row.first() else { continue };
+            match TableName::from_name(name) {
+                Some(table) => versions.0[table as usize] = number(&row, 1).unwrap_or_default(),
+                None => {
+                    if let Some(id) = row.get_mut(1).and_then(Option::take) {
+                        self.id = id;
+                    }
+                }
             }
         }
         Ok(versions)
@@ -543,25 +572,22 @@ impl Database {
         Ok(seq)
     }
 
-    /// The next bans after `cursor` that other nodes than `node` decided, or that were lifted.
-    pub async fn bans_after(&mut self, cursor: i64, node: &str, wall: &Wall) -> Result<Portion> {
-        within(BATCH_DEADLINE, "reading bans", self.read_bans(cursor, node, wall)).await
+    /// The next bans after `cursor`; also those of this node, which may have lost them.
+    pub async fn bans_after(&mut self, cursor: i64, wall: &Wall) -> Result<Portion> {
+        within(BATCH_DEADLINE, "reading bans", self.read_bans(cursor, wall)).await
     }
 
-    async fn read_bans(&mut self, cursor: i64, node: &str, wall: &Wall) -> Result<Portion> {
+    async fn read_bans(&mut self, cursor: i64, wall: &Wall) -> Result<Portion> {
         let dialect = self.dialect;
         let plain = ["seq", "node", "run", "serial", "ip_address", "pattern", "severity", "failures", "offences"];
         let mut columns: Vec<String> = plain.iter().map(|column| dialect.text(column)).collect();
         columns.push(dialect.text("reason"));
         columns.extend(["banned_at", "expires_at", "lifted_at"].map(|column| dialect.millis_from_now(column)));
         columns.push(dialect.text("lifted_reason"));
-        let sql = format!(
-            "SELECT {} FROM bans WHERE seq > ? AND (node <> ? OR lifted_at IS NOT NULL) ORDER BY seq LIMIT ?",
-            columns.join(", ")
-        );
+        let sql = format!("SELECT {} FROM bans WHERE seq > ? ORDER BY seq LIMIT ?", columns.join(", "));
         // Read before the rows: whatever is committed later has a higher number.
         let newest = self.read_versions().await?.of(TableName::Bans);
-        let rows = self.rows(sql, vec![cursor.into(), node.into(), BANS_PER_READ.into()]).await?;
+        let rows = self.rows(sql, vec![cursor.into(), BANS_PER_READ.into()]).await?;
         let now = wall.at(wall.now());
         let mut bans = Vec::with_capacity(rows.len());
         let count = rows.len();

@@ -49,6 +49,26 @@ impl Dialect {
         }
     }
 
+    /// What a new connection is told first: to wait for nobody's lock for long, so that reading goes on when another node
+    /// hangs in the middle of writing; and to be given up when this node does.
+    pub fn session(self) -> &'static [&'static str] {
+        match self {
+            // Readers and a writer do not wait for each other then. A database that cannot be written stays as it is.
+            Dialect::Sqlite => &["PRAGMA journal_mode = WAL"],
+            Dialect::Postgres => &[
+                "SET lock_timeout = '2s'",
+                "SET idle_in_transaction_session_timeout = '15s'",
+                "SET tcp_user_timeout = '15s'",
+            ],
+            Dialect::MySql => &[
+                "SET SESSION group_concat_max_len = 4194304",
+                "SET SESSION innodb_lock_wait_timeout = 2, SESSION wait_timeout = 60",
+                // Of MariaDB alone.
+                "SET SESSION idle_transaction_timeout = 15",
+            ],
+        }
+    }
+
     /// Begins a transaction that sees the database as it is now, whatever others do meanwhile.
     pub fn begin_snapshot(self) -> &'static [&'static str] {
         match self {
@@ -66,7 +86,8 @@ impl Dialect {
         match self {
             // Takes the lock now: a transaction that read first and finds that another wrote cannot go on.
             Dialect::Sqlite => "BEGIN IMMEDIATE",
-            Dialect::Postgres => "BEGIN",
+            // Whoever counts up waits for who counted before, and then sees what that was.
+            Dialect::Postgres => "BEGIN ISOLATION LEVEL READ COMMITTED",
             Dialect::MySql => "START TRANSACTION",
         }
     }
@@ -78,12 +99,13 @@ impl Dialect {
             // An address with a line end in it would be two.
             Dialect::Sqlite => format!("replace(COALESCE({}, ''), char(10), ' ')", self.text("ip_address")),
             Dialect::Postgres => "replace(COALESCE(ip_address, ''), chr(10), ' ')".to_owned(),
-            Dialect::MySql => "REPLACE(COALESCE(ip_address, ''), '\\n', ' ')".to_owned(),
+            // Not a backslash and an n, which some modes of SQL take for two characters.
+            Dialect::MySql => "REPLACE(COALESCE(ip_address, ''), CHAR(10), ' ')".to_owned(),
         };
         let gathered = match self {
             Dialect::Sqlite => "group_concat(address, char(10))",
             Dialect::Postgres => "string_agg(address, chr(10))",
-            Dialect::MySql => "GROUP_CONCAT(address SEPARATOR '\\n')",
+            Dialect::MySql => "GROUP_CONCAT(address SEPARATOR 0x0A)",
         };
         let (count, last) = (self.text("COUNT(*)"), self.text("MAX(id)"));
         self.statement(&format!(

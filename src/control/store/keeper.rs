@@ -19,9 +19,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 /// Networks of a list that go into the copy at a time, so that decisions do not wait long.
 const COPIED_AT_ONCE: usize = 5_000;
+
+/// What is said of a state that is not where it belongs.
+const IN_MEMORY: &str = "the file cannot be written now; what is decided is only in memory until it can";
+const UNREADABLE: &str = "the file can neither be read nor written now; what was decided before is not known until the \
+                          next start";
 
 /// The task.
 pub struct Keeper {
@@ -39,10 +45,13 @@ pub struct Keeper {
     copied: Option<Contents>,
     copying: Option<JoinHandle<sqlx::Result<Contents>>>,
     /// Not written before this, because it failed.
-    copy_at: tokio::time::Instant,
+    copy_at: Instant,
     status: Status,
     /// Whether the rules of banning in force are the database's.
     ban_from_database: bool,
+    /// Why the database is away, and what it refuses though it is there.
+    fault: Option<String>,
+    refusal: Option<String>,
     /// As it was told last.
     told: Option<Status>,
     /// Faults that were logged.
@@ -103,9 +112,11 @@ impl Keeper {
             contents: None,
             copied: None,
             copying: None,
-            copy_at: tokio::time::Instant::now(),
+            copy_at: Instant::now(),
             status,
             ban_from_database: false,
+            fault: None,
+            refusal: None,
             told: None,
             logged: Vec::new(),
         }
@@ -123,6 +134,11 @@ impl Keeper {
         self.publisher.as_ref().map_or(1, Publisher::shards)
     }
 
+    /// The publisher, when it does not work on another thread.
+    fn publisher(&mut self) -> &mut Publisher {
+        self.publisher.as_mut().expect("one task publishes, one after the other")
+    }
+
     /// Makes the first policy from what could be had.
     pub async fn begin(
         &mut self,
@@ -134,21 +150,26 @@ impl Keeper {
         self.status.has_copy = copy.is_some();
         self.copied = copy.clone();
         match found {
-            Found::Kept => {}
+            Found::Kept | Found::Nowhere => {}
             Found::Broken => journal::state_broken(&self.settings.runtime.state_dir),
-            Found::Memory if self.settings.runtime.state_dir.is_empty() => {}
-            Found::Memory => {
-                let why = "the disk does not take the state; bans will not survive a restart".to_owned();
-                journal::state_failed(&why);
-                self.status.state_error = Some(why);
-            }
+            Found::InMemory => self.shared.set_state_fault(Some(IN_MEMORY.to_owned())),
+            Found::Unreadable => self.shared.set_state_fault(Some(UNREADABLE.to_owned())),
+        }
+        self.look_at_state();
+        if let (Some(publisher), Some(copy)) = (&mut self.publisher, &copy) {
+            // The copy has no row that was refused.
+            publisher.know_ban(copy.ban.clone());
         }
         match first {
             None => {}
-            Some(Ok(contents)) => self.loaded(contents),
+            Some(Ok(contents)) => {
+                self.loaded(contents);
+                self.up();
+            }
             Some(Err(why)) => {
                 self.status.failures = 1;
-                self.status.last_error = Some(printable_error(&why));
+                self.fault = Some(printable_error(&why));
+                self.name_error();
                 self.contents = copy;
                 journal::database_away(&why, self.contents.is_some());
             }
@@ -161,45 +182,56 @@ impl Keeper {
     /// Every ban that the local state remembers, for the shards; and the policy, with the names of their patterns.
     pub async fn remember(&mut self, policy: Arc<Policy>) -> (Vec<Learned>, Arc<Policy>) {
         let remembered = self.remembered().await;
-        let known = self.publisher.as_ref().map_or(0, Publisher::names);
+        let known = self.publisher().names();
         let policy = if known > policy.names.len() { self.compile().await } else { policy };
         self.told = Some(self.status.clone());
         (remembered, policy)
     }
 
     async fn remembered(&mut self) -> Vec<Learned> {
-        let wall = self.shared.wall.get();
+        let shared = Rc::clone(&self.shared);
+        let wall = shared.wall.get();
         let now = wall.at(wall.now());
-        let memory = i64::try_from(self.shared.memory.get().as_millis()).unwrap_or(i64::MAX);
+        let memory = i64::try_from(shared.memory.get().as_millis()).unwrap_or(i64::MAX);
+        let publisher = self.publisher();
         let mut learned = Vec::new();
-        let mut read = Ok(());
-        if let Some(publisher) = &mut self.publisher {
-            let mut state = self.shared.state.lock().await;
-            read = state
-                .remembered(now.saturating_sub(memory), now, |ban| {
-                    learned.push(ban.learned(&wall, publisher.know(&ban.pattern, ban.severity)));
-                })
-                .await;
-        }
-        if let Err(why) = read {
-            journal::state_failed(&why);
-            self.status.state_error = Some(printable_error(&why.to_string()));
-        }
+        let mut state = shared.state.lock().await;
+        let read = state.remembered(now.saturating_sub(memory), now, shared.bans_max.get(), |ban| {
+            learned.push(ban.learned(&wall, publisher.know(&ban.pattern, ban.severity)));
+        });
+        let read = read.await;
+        drop(state);
+        shared.locally(read);
+        self.look_at_state();
+        learned.reverse();
         learned
     }
 
-    /// Works until the control thread lets go.
+    /// Works until the control thread has let go and the link has ended, and what was begun is done.
     pub async fn run(mut self) {
+        // Whether anybody orders anything, and whether the link says anything.
+        let (mut ordered, mut linked) = (true, true);
         loop {
             self.update_copy();
+            self.look_at_state();
             self.tell_status().await;
+            if !ordered && !linked && self.copying.is_none() {
+                return;
+            }
+            let copy_at = self.copy_at;
             tokio::select! {
-                order = self.orders.recv() => match order {
+                order = self.orders.recv(), if ordered => match order {
                     Some(Order::Reload) => self.reload().await,
-                    None => return,
+                    // The program ends. The link has still things to say, until it is ended too.
+                    None => ordered = false,
                 },
-                Some(news) = self.news.recv() => self.hear(news).await,
+                news = self.news.recv(), if linked => match news {
+                    Some(news) => self.hear(news).await,
+                    None => linked = false,
+                },
                 copied = finished(&mut self.copying) => self.copied(copied),
+                () = self.shared.state_bell.notified() => {}
+                () = tokio::time::sleep_until(copy_at), if copy_at > Instant::now() => {}
             }
         }
     }
@@ -223,9 +255,7 @@ impl Keeper {
 
     /// Has the publisher work on a thread of its own: a thousand patterns take their time, and decisions do not wait.
     async fn publishing<T: Send + 'static>(&mut self, work: impl FnOnce(&mut Publisher) -> T + Send + 'static) -> T {
-        let Some(mut publisher) = self.publisher.take() else {
-            unreachable!("one task publishes, one after the other")
-        };
+        let mut publisher = self.publisher.take().expect("one task publishes, one after the other");
         let worked = tokio::task::spawn_blocking(move || {
             let done = work(&mut publisher);
             (publisher, done)
@@ -243,22 +273,23 @@ impl Keeper {
     async fn hear(&mut self, news: News) {
         match news {
             News::Loaded { contents, changed } => {
-                let first = !self.status.connected;
                 let changed = changed || self.contents.as_ref().is_none_or(|known| !known.says_the_same(&contents));
                 self.loaded(contents);
-                if first {
-                    journal::database_back(&self.status.database);
-                }
                 if changed {
                     let policy = self.compile().await;
                     self.log_faults();
-                    self.shared.counts.reload(true);
                     let _ = self.notices.send(Notice::Policy { policy, settings: None }).await;
                 }
             }
+            News::Up => {
+                if !self.status.connected {
+                    journal::database_back(&self.status.database);
+                }
+                self.up();
+            }
             News::Learned(bans) => {
                 let wall = self.shared.wall.get();
-                let Some(publisher) = &mut self.publisher else { return };
+                let publisher = self.publisher();
                 let known = publisher.names();
                 let learned: Vec<Learned> =
                     bans.iter().map(|ban| ban.learned(&wall, publisher.know(&ban.pattern, ban.severity))).collect();
@@ -277,39 +308,55 @@ impl Keeper {
                 }
                 self.status.connected = false;
                 self.status.failures = failures;
-                self.status.last_error = Some(printable_error(&why));
+                self.fault = Some(printable_error(&why));
+                self.name_error();
                 self.name_sources();
-                self.shared.counts.reload(false);
             }
-            // Both are said again and again, and logged once.
+            // Said again and again, and logged once.
             News::Refused(why) => {
                 let why = printable_error(&why);
-                if self.status.last_error.as_ref() != Some(&why) {
+                if self.refusal.as_ref() != Some(&why) {
                     journal::database_refuses(&why);
                 }
-                self.status.last_error = Some(why);
+                self.refusal = Some(why);
+                self.name_error();
             }
-            News::Willing => self.status.last_error = None,
-            News::StateFailed(why) => {
-                match &why {
-                    Some(why) if self.status.state_error.is_none() => journal::state_failed(why),
-                    Some(_) => {}
-                    None => journal::state_works_again(),
-                }
-                self.status.state_error = why.map(|why| printable_error(&why));
+            News::Willing => {
+                self.refusal = None;
+                self.name_error();
             }
         }
     }
 
-    /// The database answered.
+    /// Says in the log when the local state stops working, and when it works again.
+    fn look_at_state(&mut self) {
+        let fault = self.shared.state_fault.borrow().clone();
+        match (&self.status.state_error, &fault) {
+            (None, Some(why)) => journal::state_failed(why),
+            (Some(_), None) => journal::state_works_again(),
+            _ => {}
+        }
+        self.status.state_error = fault;
+    }
+
+    /// The settings were read.
     fn loaded(&mut self, contents: Contents) {
         let wall = self.shared.wall.get();
         self.contents = Some(contents);
+        self.status.last_load = Some(wall.at(wall.now()));
+    }
+
+    /// The database does what it is asked.
+    fn up(&mut self) {
         self.status.connected = true;
         self.status.failures = 0;
-        self.status.last_error = None;
-        self.status.last_load = Some(wall.at(wall.now()));
+        self.fault = None;
+        self.name_error();
         self.name_sources();
+    }
+
+    fn name_error(&mut self) {
+        self.status.last_error = self.fault.clone().or_else(|| self.refusal.clone());
     }
 
     fn name_sources(&mut self) {
@@ -333,6 +380,7 @@ impl Keeper {
         self.status.faulty = faulty;
         *self.shared.names.borrow_mut() = Arc::clone(&policy.names);
         self.shared.memory.set(policy.rules.memory);
+        self.shared.bans_max.set(self.settings.ban.max_tracked.saturating_mul(2));
         Arc::new(policy)
     }
 
@@ -358,11 +406,11 @@ impl Keeper {
         let (Some(contents), true, None) = (&self.contents, self.status.connected, &self.copying) else { return };
         let mut contents = contents.clone();
         // The rules of banning that are in force, not those that were refused.
-        contents.ban = self.publisher.as_ref().and_then(Publisher::good_ban);
+        contents.ban = contents.ban.and_then(|_| self.publisher().good_ban());
         if self.copied.as_ref().is_some_and(|copied| copied.says_the_same(&contents)) {
             return;
         }
-        if tokio::time::Instant::now() < self.copy_at {
+        if Instant::now() < self.copy_at {
             return;
         }
         let before = self.copied.take();
@@ -382,7 +430,7 @@ impl Keeper {
             Err(why) => {
                 journal::copy_failed(&why);
                 self.status.has_copy = false;
-                self.copy_at = tokio::time::Instant::now() + self.settings.database.retry_delay;
+                self.copy_at = Instant::now() + self.settings.database.retry_delay;
             }
         }
     }
@@ -406,8 +454,14 @@ async fn write_copy(
     let before = match before {
         Some(before) => before,
         None => {
-            shared.state.lock().await.forget_copy().await?;
-            Contents::default()
+            let mut state = shared.state.lock().await;
+            match state.copy(database).await? {
+                Some(there) => there,
+                None => {
+                    state.forget_copy().await?;
+                    Contents::default()
+                }
+            }
         }
     };
     for list in ListName::ALL {

@@ -2,16 +2,19 @@
 //!
 //! It runs beside everything else and nobody waits for it. What it finds it says as [`News`]. A call that fails ends the
 //! session, and the next begins after a pause that doubles up to `database.retry_delay`; what the database merely refuses
-//! (it is read-only, its disk is full) leaves the session standing, for reading goes on.
+//! (it is read-only, its disk is full, another node has it locked) leaves the session standing, for reading goes on. What
+//! the local state does not do is no fault of the database: it is said, and goes on in memory.
 
 use super::Shared;
 use super::ban::StoredBan;
 use super::contents::{Contents, TableName};
-use super::database::{self, Database, Portion, Seed, Versions};
-use super::status::{Operation, add};
+use super::database::{self, Database, DatabaseFault, Portion, Seed, Versions};
+use super::status::{Counts, Operation, add};
 use crate::config::{DatabaseDriver, DatabaseSettings, Dsn};
 use sqlx::postgres::PgListener;
+use std::convert::Infallible;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
@@ -38,6 +41,8 @@ const PRUNE: Duration = Duration::from_secs(3600);
 pub enum News {
     /// The settings were read. `changed` says whether they differ from those before.
     Loaded { contents: Contents, changed: bool },
+    /// A whole round went well, after a failure or at first.
+    Up,
     /// Other nodes banned, or ended bans.
     Learned(Vec<StoredBan>),
     /// A call failed, so many in a row.
@@ -46,8 +51,20 @@ pub enum News {
     Refused(String),
     /// It does again what it had refused.
     Willing,
-    /// The local state does not take decisions, and why; `None`: it does again.
-    StateFailed(Option<String>),
+}
+
+/// Why a session ends.
+#[derive(Debug)]
+enum End {
+    Fault(DatabaseFault),
+    /// The program ends.
+    NobodyListens,
+}
+
+impl From<DatabaseFault> for End {
+    fn from(fault: DatabaseFault) -> End {
+        End::Fault(fault)
+    }
 }
 
 /// One link, for the life of the process.
@@ -62,8 +79,8 @@ pub struct Link {
     wake: Rc<Notify>,
     /// The open session's database.
     database: Option<Database>,
-    /// What was read last, and the versions of it.
-    contents: Option<(Contents, Versions)>,
+    /// What was read last, of which database, and the versions of it.
+    read: Option<(String, Contents, Versions)>,
     /// Whether an SQLite file that is not there may be made.
     may_create: bool,
     failures: u64,
@@ -85,7 +102,7 @@ impl Link {
         wake: Rc<Notify>,
         may_create: bool,
     ) -> Link {
-        let now = now();
+        let now = Instant::now();
         Link {
             dsn,
             settings,
@@ -94,7 +111,7 @@ impl Link {
             news,
             wake,
             database: None,
-            contents: None,
+            read: None,
             may_create,
             failures: 0,
             seen: 0,
@@ -105,24 +122,29 @@ impl Link {
     }
 
     /// Tries once, before the server answers anybody: the settings, and the bans of other nodes into the local state.
-    pub async fn first(&mut self) -> Result<Contents, String> {
-        match self.try_first().await {
-            Ok(contents) => Ok(contents),
-            Err(fault) => {
-                self.drop_database();
-                self.failures += 1;
-                Err(fault.to_string())
-            }
-        }
+    /// No longer than `patience`.
+    pub async fn first(&mut self, patience: Duration) -> Result<Contents, String> {
+        let why = match tokio::time::timeout(patience, self.try_first()).await {
+            Ok(Ok(contents)) => return Ok(contents),
+            Ok(Err(fault)) => fault.to_string(),
+            Err(_) => DatabaseFault::TimedOut("starting").to_string(),
+        };
+        self.drop_database();
+        self.failures += 1;
+        Err(why)
     }
 
     async fn try_first(&mut self) -> database::Result<Contents> {
         let mut database = self.open().await?;
         let (contents, versions) = self.load(&mut database, &TableName::ALL).await?;
         if self.settings.share_bans {
-            self.learn(&mut database, versions, false).await?;
+            // Nothing is said yet, so nobody can be missing who listens.
+            match self.learn(&mut database, versions, false).await {
+                Err(End::Fault(fault)) => return Err(fault),
+                Err(End::NobodyListens) | Ok(()) => {}
+            }
         }
-        self.contents = Some((contents.clone(), versions));
+        self.read = Some((database.id().to_owned(), contents.clone(), versions));
         self.database = Some(database);
         Ok(contents)
     }
@@ -131,9 +153,10 @@ impl Link {
     pub async fn run(self) {
         let url = database::listening_url(&self.dsn);
         let (wake, pause) = (Rc::clone(&self.wake), self.settings.retry_delay);
+        let counts = Arc::clone(&self.shared.counts);
         let listening = async move {
             match url {
-                Some(url) => listen(url, wake, pause).await,
+                Some(url) => listen(url, wake, pause, &counts).await,
                 None => std::future::pending().await,
             }
         };
@@ -146,13 +169,14 @@ impl Link {
     async fn work(mut self) {
         loop {
             let fault = match self.session().await {
-                Ok(()) => break,
-                Err(fault) => fault,
+                Err(End::Fault(fault)) => fault,
+                Err(End::NobodyListens) => return,
+                Ok(never) => match never {},
             };
             self.drop_database();
             self.failures += 1;
             if self.say(News::Failed { why: fault.to_string(), failures: self.failures }).await.is_err() {
-                break;
+                return;
             }
             tokio::time::sleep(self.pause()).await;
         }
@@ -180,28 +204,27 @@ impl Link {
         self.shared.counts.connections.store(0, Ordering::Relaxed);
     }
 
-    /// Goes on until a call fails; well if nobody listens to the news any more.
-    async fn session(&mut self) -> database::Result<()> {
-        let mut look = self.database.is_none();
+    /// Goes on, round after round, until a call fails.
+    async fn session(&mut self) -> Result<Infallible, End> {
+        let fresh = self.database.is_none();
         let mut database = match self.database.take() {
             Some(database) => database,
             None => self.open().await?,
         };
+        let mut proven = !fresh;
         loop {
-            let now = now();
-            let refresh = look || now >= self.refresh_at;
-            let asked = if refresh { Ok(true) } else { database.may_have_changed().await };
+            let refresh = Instant::now() >= self.refresh_at;
+            let asked = if refresh || !proven { Ok(true) } else { database.may_have_changed().await };
             self.shared.counts.operation(Operation::Poll, asked.is_ok());
             if asked? {
-                let versions = database.versions().await?;
-                if self.look(&mut database, versions, refresh).await?.is_err() {
-                    return Ok(());
-                }
+                self.look(&mut database, refresh).await?;
             }
-            look = false;
             self.tell(&mut database).await?;
-            if now >= self.prune_at {
-                self.prune(&mut database).await?;
+            self.prune(&mut database).await?;
+            // Not before a whole round went well: what always fails at the same place must wait longer each time.
+            if !std::mem::replace(&mut proven, true) {
+                self.failures = 0;
+                self.say(News::Up).await?;
             }
             tokio::select! {
                 () = tokio::time::sleep(poll(&self.dsn)) => {}
@@ -210,80 +233,96 @@ impl Link {
         }
     }
 
-    /// Reads what changed. The inner error says that nobody listens any more.
-    async fn look(
-        &mut self,
-        database: &mut Database,
-        versions: Versions,
-        everything: bool,
-    ) -> database::Result<Result<(), ()>> {
-        let known = self.contents.as_ref().map(|(_, versions)| *versions);
+    /// Reads what changed, or everything.
+    async fn look(&mut self, database: &mut Database, everything: bool) -> Result<(), End> {
+        let versions = database.versions().await?;
+        let known = self.read.as_ref().filter(|(of, _, _)| of == database.id()).map(|(_, _, versions)| *versions);
         let tables = match known {
             Some(known) if !everything => versions.changed(&known),
             _ => TableName::ALL.to_vec(),
         };
         if tables.iter().any(|table| *table != TableName::Bans) {
             let (contents, versions) = self.load(database, &tables).await?;
-            let changed = self.contents.as_ref().is_none_or(|(before, _)| !before.says_the_same(&contents));
+            let changed = self.read.as_ref().is_none_or(|(_, before, _)| !before.says_the_same(&contents));
             // What changed meanwhile in a table that was not read is still to be read.
             let known = known.unwrap_or_default().with(&versions, &tables);
-            self.contents = Some((contents.clone(), known));
-            self.failures = 0;
-            if self.say(News::Loaded { contents, changed }).await.is_err() {
-                return Ok(Err(()));
-            }
+            self.read = Some((database.id().to_owned(), contents.clone(), known));
+            self.say(News::Loaded { contents, changed }).await?;
         }
-        let taken_back = versions.of(TableName::Bans) < self.seen;
-        if self.settings.share_bans && (taken_back || tables.contains(&TableName::Bans)) {
+        let newest = versions.of(TableName::Bans);
+        let again = {
+            let state = self.shared.state.lock().await;
+            newest < self.seen
+                || state.cursor(database.id()).is_none()
+                || state.is_behind() && self.shared.state_works()
+        };
+        if self.settings.share_bans && (again || tables.contains(&TableName::Bans)) {
             self.learn(database, versions, true).await?;
-            if let Some((_, known)) = &mut self.contents {
+            if let Some((_, _, known)) = &mut self.read {
                 *known = known.with(&versions, &[TableName::Bans]);
             }
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
     async fn load(&mut self, database: &mut Database, tables: &[TableName]) -> database::Result<(Contents, Versions)> {
-        let before = self.contents.as_ref().map(|(contents, _)| contents.clone()).unwrap_or_default();
+        let before = self.read.as_ref().map(|(_, contents, _)| contents.clone()).unwrap_or_default();
         let loaded = database.load(&before, tables).await;
         self.shared.counts.operation(Operation::Load, loaded.is_ok());
+        self.shared.counts.reload(loaded.is_ok());
         if tables.len() == TableName::ALL.len() {
-            self.refresh_at = now() + self.settings.refresh_interval;
+            self.refresh_at = Instant::now() + self.settings.refresh_interval;
         }
         loaded
     }
 
     /// Learns the bans of other nodes, into the local state and, if wanted, on to the shards.
-    async fn learn(&mut self, database: &mut Database, versions: Versions, say: bool) -> database::Result<()> {
+    async fn learn(&mut self, database: &mut Database, versions: Versions, say: bool) -> Result<(), End> {
         let learned = self.try_learn(database, versions, say).await;
         self.shared.counts.operation(Operation::Learn, learned.is_ok());
         learned
     }
 
-    async fn try_learn(&mut self, database: &mut Database, versions: Versions, say: bool) -> database::Result<()> {
+    async fn try_learn(&mut self, database: &mut Database, versions: Versions, say: bool) -> Result<(), End> {
         let newest = versions.of(TableName::Bans);
-        let (stored, node) = {
-            let mut state = self.shared.state.lock().await;
-            (state.cursor(database.id()).await?, state.node().to_owned())
-        };
-        let taken_back = newest < self.seen || stored.is_some_and(|cursor| cursor > newest);
-        if taken_back || stored.is_none() {
+        let known = self.shared.state.lock().await.cursor(database.id());
+        // As after an older dump was read back. When others look, it may have grown beyond what they saw of it.
+        let taken_back = newest < self.seen || known.is_some_and(|cursor| cursor > newest);
+        if taken_back {
+            match database.rename(super::draw()).await {
+                Err(fault) if !fault.leaves_connection() => return Err(fault.into()),
+                _ => {}
+            }
+        }
+        let mut cursor = match known {
+            Some(cursor) if !taken_back => cursor,
             // Another database, or this one as it was before: it may lack what it was told. All is told and read again,
             // which changes nothing that is known.
-            self.shared.state.lock().await.learn_from(database.id()).await?;
-        }
+            _ => {
+                let begun = self.shared.state.lock().await.begin_anew(database.id()).await;
+                self.shared.locally(begun);
+                0
+            }
+        };
         self.seen = newest;
-        let mut cursor = stored.filter(|_| !taken_back).unwrap_or(0);
         loop {
             let wall = self.shared.wall.get();
-            let Portion { bans, unusable, cursor: next, more } = database.bans_after(cursor, &node, &wall).await?;
-            add(&self.shared.counts.unusable, unusable);
-            if next != cursor {
-                self.shared.state.lock().await.learn(&bans, database.id(), next).await?;
+            let Portion { bans, unusable, cursor: next, more } = database.bans_after(cursor, &wall).await?;
+            if self.shared.wall.get() != wall {
+                // The machine's clock was set meanwhile.
+                continue;
             }
+            add(&self.shared.counts.unusable, unusable);
+            let new = if next == cursor {
+                Vec::new()
+            } else {
+                let kept = self.shared.state.lock().await.learn(&bans, database.id(), next).await;
+                // If they cannot be kept, they are enforced all the same.
+                self.shared.locally(kept).unwrap_or(bans)
+            };
             cursor = next;
-            if say && !bans.is_empty() && self.say(News::Learned(bans)).await.is_err() {
-                return Ok(());
+            if say && !new.is_empty() {
+                self.say(News::Learned(new)).await?;
             }
             if !more {
                 return Ok(());
@@ -291,74 +330,73 @@ impl Link {
         }
     }
 
-    /// Tells the other nodes what was decided here.
-    async fn tell(&mut self, database: &mut Database) -> database::Result<()> {
-        if !self.settings.share_bans || self.tell_at.is_some_and(|at| now() < at) {
+    /// Tells the other nodes what was decided here: some of it, for others want to be heard too.
+    async fn tell(&mut self, database: &mut Database) -> Result<(), End> {
+        if !self.settings.share_bans || self.tell_at.is_some_and(|at| Instant::now() < at) {
             return Ok(());
         }
-        loop {
-            let Some((bans, change)) = self.shared.state.lock().await.next_to_tell(TOLD_AT_ONCE).await? else {
-                return Ok(());
-            };
-            let wall = self.shared.wall.get();
-            let told = database.tell(&bans, &wall).await;
-            self.shared.counts.operation(Operation::Tell, told.is_ok());
-            match told {
-                Ok(newest) => {
-                    self.seen = self.seen.max(newest);
-                    let mut state = self.shared.state.lock().await;
-                    state.told(change).await?;
-                    add(&self.shared.counts.told, bans.len());
-                    self.shared.counts.untold.store(state.untold(), Ordering::Relaxed);
-                    drop(state);
-                    if self.tell_at.take().is_some() {
-                        let _ = self.say(News::Willing).await;
-                    }
+        let next = self.shared.state.lock().await.next_to_tell(TOLD_AT_ONCE).await;
+        let Some(Some((bans, change))) = self.shared.locally(next) else { return Ok(()) };
+        let told = database.tell(&bans, &self.shared.wall.get()).await;
+        self.shared.counts.operation(Operation::Tell, told.is_ok());
+        match told {
+            Ok(newest) => {
+                self.seen = self.seen.max(newest);
+                add(&self.shared.counts.told, bans.len());
+                let kept = self.shared.state.lock().await.told(change, bans.len()).await;
+                self.shared.locally(kept);
+                self.shared.count_untold().await;
+                if self.tell_at.take().is_some() {
+                    self.say(News::Willing).await?;
                 }
-                Err(fault) if fault.leaves_connection() => {
-                    self.tell_at = Some(now() + self.settings.retry_delay);
-                    let _ = self.say(News::Refused(format!("bans cannot be written: {fault}"))).await;
-                    return Ok(());
-                }
-                Err(fault) => return Err(fault),
+                // There may be more.
+                self.wake.notify_one();
+                Ok(())
             }
+            Err(fault) if fault.leaves_connection() => {
+                self.tell_at = Some(Instant::now() + self.settings.retry_delay);
+                self.say(News::Refused(format!("bans cannot be written: {fault}"))).await
+            }
+            Err(fault) => Err(fault.into()),
         }
     }
 
-    async fn prune(&mut self, database: &mut Database) -> database::Result<()> {
+    async fn prune(&mut self, database: &mut Database) -> Result<(), End> {
+        if Instant::now() < self.prune_at {
+            return Ok(());
+        }
+        self.prune_at = Instant::now() + PRUNE;
         let pruned = database.prune(self.shared.memory.get()).await;
         self.shared.counts.operation(Operation::Prune, pruned.is_ok());
-        let more = match pruned {
+        match pruned {
+            Ok(true) => self.prune_at = Instant::now(),
             // A database that may not be written keeps what is old.
-            Err(fault) if fault.leaves_connection() => false,
-            pruned => pruned?,
-        };
-        self.prune_at = now() + if more { Duration::ZERO } else { PRUNE };
+            Err(fault) if !fault.leaves_connection() => return Err(fault.into()),
+            _ => {}
+        }
         Ok(())
     }
 
-    async fn say(&self, news: News) -> Result<(), ()> {
-        self.news.send(news).await.map_err(drop)
+    async fn say(&self, news: News) -> Result<(), End> {
+        self.news.send(news).await.map_err(|_| End::NobodyListens)
     }
 }
 
 /// Rings whenever PostgreSQL notifies, for the life of the process.
-async fn listen(url: String, wake: Rc<Notify>, pause: Duration) {
+async fn listen(url: String, wake: Rc<Notify>, pause: Duration, counts: &Counts) {
     loop {
         if let Ok(mut listener) = PgListener::connect(&url).await
             && listener.listen(database::CHANNEL).await.is_ok()
         {
+            counts.listening.store(1, Ordering::Relaxed);
+            listener.eager_reconnect(false);
             // Something may have been said before it listened.
             wake.notify_one();
             while let Ok(Some(_)) = listener.try_recv().await {
                 wake.notify_one();
             }
+            counts.listening.store(0, Ordering::Relaxed);
         }
         tokio::time::sleep(pause).await;
     }
-}
-
-/// The clock of pauses and intervals; nothing is decided by it.
-fn now() -> Instant {
-    Instant::now()
 }

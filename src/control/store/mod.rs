@@ -35,12 +35,14 @@ use crate::engine::policy::{PatternName, Policy};
 use crate::shard::Clock;
 use keeper::{Ends, Keeper};
 use link::Link;
-use state::{State, StateFault};
+use state::{Found, State, StateFault};
+use status::printable_error;
 use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{Mutex, Notify, mpsc};
@@ -52,7 +54,7 @@ const WAITING: usize = 64;
 /// How long a start waits for the database before it goes on with the last good copy.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long the last decisions have to reach the shared database when the program ends.
+/// How long the last decisions have to reach the shared database, and a copy to be finished, when the program ends.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// What the store is told.
@@ -158,7 +160,9 @@ impl Store {
 
     /// Lets go of the store: it keeps what it was given, tells the other nodes if they can be told, and ends.
     pub fn close(self) -> JoinHandle<()> {
-        self.thread
+        // The other ends of the channels go here, which is how its tasks know.
+        let Store { thread, .. } = self;
+        thread
     }
 }
 
@@ -193,6 +197,38 @@ struct Shared {
     names: RefCell<Arc<[PatternName]>>,
     /// How long offences are remembered.
     memory: Cell<Duration>,
+    /// How many bans are kept at most: twice what the shards remember, for a client may have been banned before.
+    bans_max: Cell<usize>,
+    /// Whether other nodes are told of bans.
+    shares: bool,
+    /// Why the local state does not do its work, if it does not; and a bell for whoever should know.
+    state_fault: RefCell<Option<String>>,
+    state_bell: Notify,
+}
+
+impl Shared {
+    fn state_works(&self) -> bool {
+        self.state_fault.borrow().is_none()
+    }
+
+    /// Says how it is with the local state.
+    fn set_state_fault(&self, fault: Option<String>) {
+        if *self.state_fault.borrow() != fault {
+            *self.state_fault.borrow_mut() = fault;
+            self.state_bell.notify_one();
+        }
+    }
+
+    /// What the local state did; if it could not, that is said, and nothing else comes of it.
+    fn locally<T>(&self, done: sqlx::Result<T>) -> Option<T> {
+        done.map_err(|why| self.set_state_fault(Some(printable_error(&why.to_string())))).ok()
+    }
+
+    async fn count_untold(&self) {
+        if self.shares {
+            self.counts.untold.store(self.state.lock().await.untold(), Ordering::Relaxed);
+        }
+    }
 }
 
 fn run(parts: Parts, said: &std::sync::mpsc::Sender<Result<Beginning, StoreFault>>) {
@@ -224,7 +260,6 @@ struct Tasks {
     link: Option<Link>,
     shared: Rc<Shared>,
     decided: mpsc::Receiver<Vec<Decision>>,
-    complaints: mpsc::Sender<link::News>,
     wake: Rc<Notify>,
 }
 
@@ -253,52 +288,53 @@ async fn begin(parts: Parts) -> Result<(Beginning, Tasks), StoreFault> {
         counts,
         names: RefCell::new(Arc::from([])),
         memory: Cell::new(settings.ban.max_memory_ttl),
+        bans_max: Cell::new(settings.ban.max_tracked.saturating_mul(2)),
+        shares: dsn.is_some() && settings.database.share_bans,
+        state_fault: RefCell::new(None),
+        state_bell: Notify::new(),
     });
+    shared.count_untold().await;
     let (say, news) = mpsc::channel(WAITING);
     let wake = Rc::new(Notify::new());
-    let complaints = say.clone();
     let mut link = dsn.as_ref().map(|dsn| {
         let seed = keeper::seed(&settings);
-        let may_create = copy.is_none();
+        // What was there before is not made anew; and what cannot be read may tell that something was.
+        let may_create = copy.is_none() && found != Found::Unreadable;
         let shared = Rc::clone(&shared);
         Link::new(dsn.clone(), settings.database.clone(), seed, shared, say, Rc::clone(&wake), may_create)
     });
     let first = match &mut link {
-        Some(link) => match tokio::time::timeout(PATIENCE, link.first()).await {
-            Ok(first) => Some(first),
-            Err(_) => Some(Err("the database did not answer in time (starting)".to_owned())),
-        },
+        Some(link) => Some(link.first(PATIENCE).await),
         None => None,
     };
-
     let ends = Ends { notices, orders: ordered, news };
     let mut keeper = Keeper::new(path, settings, dsn.as_ref(), publisher, Rc::clone(&shared), ends);
     let policy = keeper.begin(first, copy, found).await;
     let (remembered, policy) = keeper.remember(policy).await;
     let (settings, shards) = (keeper.settings().clone(), keeper.shards());
     let beginning = Beginning { settings, shards, policy, remembered, status: keeper.status().clone() };
-    Ok((beginning, Tasks { keeper, link, shared, decided, complaints, wake }))
+    Ok((beginning, Tasks { keeper, link, shared, decided, wake }))
 }
 
 impl Tasks {
     /// Runs until the control thread lets go.
     async fn run(self) {
-        let Tasks { keeper, link, shared, decided, complaints, wake } = self;
+        let Tasks { keeper, link, shared, decided, wake } = self;
         let keeper = tokio::task::spawn_local(keeper.run());
         let link = link.map(|link| tokio::task::spawn_local(link.run()));
         // Ends when the control thread has let go of its end and everything is written.
-        recorder::run(decided, Rc::clone(&shared), complaints, Rc::clone(&wake)).await;
-        if let Some(link) = link {
-            let told = async {
-                while shared.counts.untold.load(std::sync::atomic::Ordering::Relaxed) > 0 && !link.is_finished() {
-                    wake.notify_one();
+        recorder::run(decided, Rc::clone(&shared), Rc::clone(&wake)).await;
+        let farewell = async {
+            if let Some(link) = link {
+                while shared.counts.untold.load(Ordering::Relaxed) > 0 && !link.is_finished() {
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
-            };
-            let _ = tokio::time::timeout(FAREWELL, told).await;
-            link.abort();
-        }
-        keeper.abort();
+                link.abort();
+            }
+            // It ends when it has copied what it was at.
+            let _ = keeper.await;
+        };
+        let _ = tokio::time::timeout(FAREWELL, farewell).await;
     }
 }
 

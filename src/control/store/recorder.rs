@@ -3,15 +3,16 @@
 //! Whatever has come while one transaction was written goes into the next, so a storm makes few large ones and a quiet
 //! hour small ones. What is lost when the process is killed is what was decided in the milliseconds that one takes.
 //! When the disk does not take it, the same batch is tried again each second; decisions that find no room meanwhile are
-//! dropped by the control thread, which asks the shards to tell them again.
+//! dropped by the control thread, which asks the shards to tell them again. A state that could not be opened at the start
+//! lives in memory until it can.
 
 use super::Shared;
-use super::link::News;
 use super::state::Kept;
-use super::status::{Operation, add};
+use super::status::{Operation, add, printable_error};
+use crate::control::journal;
 use crate::engine::ban::{Act, Decision};
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 
@@ -25,14 +26,10 @@ const TICK: Duration = Duration::from_secs(1);
 const TICKS_PER_PRUNE: u32 = 60;
 
 /// Writes until the control thread lets go.
-pub async fn run(
-    mut decided: mpsc::Receiver<Vec<Decision>>,
-    shared: Rc<Shared>,
-    complaints: mpsc::Sender<News>,
-    wake: Rc<Notify>,
-) {
+pub async fn run(mut decided: mpsc::Receiver<Vec<Decision>>, shared: Rc<Shared>, wake: Rc<Notify>) {
     let mut tick = tokio::time::interval(TICK);
     let mut until_prune = 1;
+    let mut unmoved = 0;
     loop {
         tokio::select! {
             batch = decided.recv() => match batch {
@@ -42,12 +39,15 @@ pub async fn run(
                     {
                         batch.extend(more);
                     }
-                    keep(&batch, &shared, &complaints, &wake).await;
+                    keep(&batch, &shared, &wake, &mut unmoved).await;
                 }
                 None => return,
             },
             _ = tick.tick() => {
-                follow_clock(&shared).await;
+                follow_clock(&shared, &mut unmoved).await;
+                if !shared.state_works() {
+                    recover(&shared).await;
+                }
                 until_prune -= 1;
                 if until_prune == 0 {
                     until_prune = if prune(&shared).await { 1 } else { TICKS_PER_PRUNE };
@@ -57,53 +57,61 @@ pub async fn run(
     }
 }
 
-async fn keep(batch: &[Decision], shared: &Shared, complaints: &mpsc::Sender<News>, wake: &Notify) {
+async fn keep(batch: &[Decision], shared: &Shared, wake: &Notify, unmoved: &mut i64) {
     let kept: Vec<Kept> = {
         let names = shared.names.borrow();
         let known = |decision: &Decision| {
             let (Act::Ban(ban) | Act::Lift(_, ban)) = decision.act;
             let pattern = names.get(ban.pattern.number() as usize)?;
-            Some(Kept { decision: *decision, pattern: std::sync::Arc::clone(&pattern.name) })
+            Some(Kept { decision: *decision, pattern: Arc::clone(&pattern.name) })
         };
         batch.iter().filter_map(known).collect()
     };
-    let mut complained = false;
     for chunk in kept.chunks(KEPT_AT_ONCE) {
         loop {
-            let wall = shared.wall.get();
-            let written = {
-                let mut state = shared.state.lock().await;
-                let written = state.keep(chunk, &wall).await;
-                shared.counts.untold.store(state.untold(), Ordering::Relaxed);
-                written
-            };
-            shared.counts.operation(Operation::Keep, written.is_ok());
-            match written {
-                Ok(()) => break,
-                Err(why) => {
-                    complained = true;
-                    let _ = complaints.try_send(News::StateFailed(Some(why.to_string())));
-                    tokio::time::sleep(TICK).await;
+            // What is there is moved first, or what is new would be moved with it.
+            follow_clock(shared, unmoved).await;
+            if *unmoved == 0 {
+                let wall = shared.wall.get();
+                let written = shared.state.lock().await.keep(chunk, &wall).await;
+                shared.counts.operation(Operation::Keep, written.is_ok());
+                if shared.locally(written).is_some() {
+                    break;
                 }
             }
+            tokio::time::sleep(TICK).await;
+            recover(shared).await;
         }
+        shared.count_untold().await;
         add(&shared.counts.kept, chunk.len());
         wake.notify_one();
     }
-    if complained {
-        let _ = complaints.try_send(News::StateFailed(None));
+}
+
+/// Looks whether the state works again, or can go where it belongs.
+async fn recover(shared: &Shared) {
+    let wall = shared.wall.get();
+    let recovered = shared.state.lock().await.recover(&wall).await;
+    match recovered {
+        Ok(()) => shared.set_state_fault(None),
+        Err(why) => shared.set_state_fault(Some(printable_error(&why.to_string()))),
     }
 }
 
-async fn follow_clock(shared: &Shared) {
+/// Moves what is stored if the machine's clock was set; by `unmoved` as well, if that could not be done before.
+async fn follow_clock(shared: &Shared, unmoved: &mut i64) {
     let mut wall = shared.wall.get();
-    let moved = wall.check();
-    shared.wall.set(wall);
-    if let Some(moved) = moved {
-        super::super::journal::clock_set(moved);
-        // If it cannot be written, the next start finds out by itself.
-        let shifted = shared.state.lock().await.shift(moved, &wall).await;
+    if let Some(moved) = wall.check() {
+        journal::clock_set(moved);
+        *unmoved += moved;
+        shared.wall.set(wall);
+    }
+    if *unmoved != 0 {
+        let shifted = shared.state.lock().await.shift(*unmoved, &wall).await;
         shared.counts.operation(Operation::Keep, shifted.is_ok());
+        if shared.locally(shifted).is_some() {
+            *unmoved = 0;
+        }
     }
 }
 
@@ -111,7 +119,8 @@ async fn follow_clock(shared: &Shared) {
 async fn prune(shared: &Shared) -> bool {
     let wall = shared.wall.get();
     let memory = i64::try_from(shared.memory.get().as_millis()).unwrap_or(i64::MAX);
-    let pruned = shared.state.lock().await.prune(wall.at(wall.now()).saturating_sub(memory)).await;
+    let pruned =
+        shared.state.lock().await.prune(wall.at(wall.now()).saturating_sub(memory), shared.bans_max.get()).await;
     shared.counts.operation(Operation::Prune, pruned.is_ok());
     pruned.unwrap_or(false)
 }

@@ -10,13 +10,14 @@ use super::contents::{Contents, ListName, Row, TableName};
 use super::wall::{Tie, Wall, boot_id};
 use crate::engine::address::Network;
 use crate::engine::ban::{Act, Ban, Decision, Lift};
-use sqlx::migrate::{Migration, MigrationType, Migrator};
+use futures_util::TryStreamExt as _;
+use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, QueryBuilder, Row as _, SqlSafeStr as _, Sqlite,
     SqliteConnection,
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -26,8 +27,9 @@ use std::time::Duration;
 /// Rows in one statement: SQLite takes 32,766 values in each, and a ban has twelve.
 const ROWS_PER_STATEMENT: usize = 1_000;
 
-/// How long a statement waits for another process that has the file locked, as somebody with `sqlite3` may.
-const BUSY: Duration = Duration::from_secs(5);
+/// How long a statement waits for another process that has the file locked, as somebody with `sqlite3` may. What cannot be
+/// written then is tried again.
+const BUSY: Duration = Duration::from_secs(1);
 
 /// Rows deleted at a time when old ones are cleared away, so that decisions do not wait long.
 const PRUNED_AT_ONCE: i64 = 10_000;
@@ -86,8 +88,12 @@ pub enum Found {
     Kept,
     /// What was there is broken. It was put aside, and this is a new one.
     Broken,
-    /// The disk does not take it now, or there is no directory for it: this one lives in memory.
-    Memory,
+    /// The disk does not take it now: it lives in memory until it does. What was on disk could be read.
+    InMemory,
+    /// The same, but what was there could not be read either.
+    Unreadable,
+    /// There is no directory for it: it ends with the process.
+    Nowhere,
 }
 
 /// What was decided, with the pattern's name: to be stored.
@@ -126,11 +132,18 @@ pub struct State {
     run: i64,
     /// The newest change, counted up with each that the others must be told.
     change: i64,
-    /// The newest that they were told.
+    /// The newest that they were told, and how many bans they must still be told of, more or less.
     told: i64,
+    untold: u64,
+    /// Which database was read last, and how far.
+    cursor: Option<(String, i64)>,
+    /// Where in it those begin that were learned and could not be stored.
+    behind: Option<(String, i64)>,
+    /// The file where it belongs, while it lives in memory.
+    home: Option<PathBuf>,
     nodes: HashMap<String, i64>,
     /// Held as long as the process lives.
-    _lock: Option<File>,
+    lock: Option<File>,
 }
 
 impl State {
@@ -147,18 +160,23 @@ impl State {
         draw: u32,
     ) -> Result<(State, Found), StateFault> {
         let Some(directory) = directory else {
-            return Ok((State::prepare(memory().await?, name, wall, draw, None).await?, Found::Memory));
+            return Ok((State::prepare(memory().await?, name, wall, draw, None).await?, Found::Nowhere));
         };
+        let path = directory.join(FILE_NAME);
         let lock = match lock(directory) {
             Ok(lock) => lock,
             Err(StateFault::Directory(_, why)) if is_passing(&why) => {
-                return Ok((State::prepare(memory().await?, name, wall, draw, None).await?, Found::Memory));
+                return State::in_memory(&path, name, wall, draw, None).await;
             }
             Err(fault) => return Err(fault),
         };
-        let path = directory.join(FILE_NAME);
-        match State::open_file(&path, name, wall, draw, &lock).await {
+        let opened = match connect(&path).await {
+            Ok(connection) => State::prepare(connection, name, wall, draw, Some(&lock)).await,
+            Err(why) => Err(why.into()),
+        };
+        match opened {
             Ok(state) => Ok((state, Found::Kept)),
+            Err(StateFault::Newer(_)) => Err(StateFault::Newer(path)),
             Err(StateFault::Sql(why)) if is_broken(&why) => {
                 let aside = format!("{FILE_NAME}.broken-{}", wall.at(wall.now()) / 1000);
                 // Its journal belongs to it, and would be played into the new one.
@@ -171,30 +189,29 @@ impl State {
                         _ => {}
                     }
                 }
-                Ok((State::open_file(&path, name, wall, draw, &lock).await?, Found::Broken))
+                let connection = connect(&path).await?;
+                Ok((State::prepare(connection, name, wall, draw, Some(&lock)).await?, Found::Broken))
             }
-            Err(StateFault::Sql(_)) => {
-                Ok((State::prepare(memory().await?, name, wall, draw, Some(lock)).await?, Found::Memory))
-            }
+            Err(StateFault::Sql(_)) => State::in_memory(&path, name, wall, draw, Some(&lock)).await,
             Err(fault) => Err(fault),
         }
     }
 
-    async fn open_file(path: &Path, name: &str, wall: &Wall, draw: u32, lock: &File) -> Result<State, StateFault> {
-        let lock = lock.try_clone().map_err(|why| StateFault::Directory(path.to_owned(), why))?;
-        let connection = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Normal)
-            .busy_timeout(BUSY)
-            .disable_statement_logging()
-            .connect()
-            .await?;
-        match State::prepare(connection, name, wall, draw, Some(lock)).await {
-            Err(StateFault::Newer(_)) => Err(StateFault::Newer(path.to_owned())),
-            prepared => prepared,
-        }
+    /// A state in memory, with what can be read of the one on disk, until the disk takes it.
+    async fn in_memory(
+        path: &Path,
+        name: &str,
+        wall: &Wall,
+        draw: u32,
+        lock: Option<&File>,
+    ) -> Result<(State, Found), StateFault> {
+        let mut connection = memory().await?;
+        migrate(&mut connection).await?;
+        let read = path.exists() && read_from(path, &mut connection).await;
+        let found = if read || !path.exists() { Found::InMemory } else { Found::Unreadable };
+        let mut state = State::prepare(connection, name, wall, draw, lock).await?;
+        state.home = Some(path.to_owned());
+        Ok((state, found))
     }
 
     async fn prepare(
@@ -202,17 +219,11 @@ impl State {
         name: &str,
         wall: &Wall,
         draw: u32,
-        lock: Option<File>,
+        lock: Option<&File>,
     ) -> Result<State, StateFault> {
-        let sql = include_str!("../../../migrations/state/0001_state.sql").into_sql_str();
-        let migration = Migration::new(1, "state".into(), MigrationType::Simple, sql, false);
-        Migrator::with_migrations(vec![migration]).run(&mut connection).await.map_err(|why| match why {
-            sqlx::migrate::MigrateError::VersionMissing(_) => StateFault::Newer(PathBuf::new()),
-            sqlx::migrate::MigrateError::Execute(why) | sqlx::migrate::MigrateError::ExecuteMigration(why, _) => {
-                StateFault::Sql(why)
-            }
-            other => StateFault::Sql(sqlx::Error::Migrate(Box::new(other))),
-        })?;
+        migrate(&mut connection).await?;
+        let lock = lock.map(File::try_clone).transpose();
+        let lock = lock.map_err(|why| StateFault::Directory(PathBuf::from(FILE_NAME), why))?;
         let mut state = State {
             connection,
             node: String::new(),
@@ -220,8 +231,12 @@ impl State {
             run: 0,
             change: 0,
             told: 0,
+            untold: 0,
+            cursor: None,
+            behind: None,
+            home: None,
             nodes: HashMap::new(),
-            _lock: lock,
+            lock,
         };
         state.node = match state.meta("node").await? {
             // A name that was set later is taken over, the digits stay.
@@ -232,19 +247,34 @@ impl State {
             },
             None => format!("{name}-{draw:08x}"),
         };
-        state.run = 1 + state.number("run").await?.unwrap_or(0);
+        // Never one that was used before, even if this is a copy of an earlier state.
+        let runs = state.number("run").await?.unwrap_or(0);
+        state.run = runs.saturating_add(1).max(wall.at(wall.now()));
         let node = state.node.clone();
         state.set_meta("node", &node).await?;
         state.set_meta("run", &state.run.to_string()).await?;
         state.node_id = state.id_of_node(&node).await?;
         state.told = state.number("told").await?.unwrap_or(0);
-        state.change = sqlx::query_scalar::<_, Option<i64>>("SELECT MAX(change) FROM bans")
-            .fetch_one(&mut state.connection)
-            .await?
-            .unwrap_or(0)
-            .max(state.told);
+        state.cursor = match state.meta("cursor").await? {
+            Some(text) => text.split_once(' ').and_then(|(id, cursor)| Some((id.to_owned(), cursor.parse().ok()?))),
+            None => None,
+        };
+        state.count().await?;
         state.follow_clock(wall).await?;
         Ok(state)
+    }
+
+    /// Counts what others must still be told of.
+    async fn count(&mut self) -> sqlx::Result<()> {
+        let newest: Option<i64> =
+            sqlx::query_scalar("SELECT MAX(change) FROM bans").fetch_one(&mut self.connection).await?;
+        self.change = newest.unwrap_or(0).max(self.told).max(self.change);
+        let untold: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM bans WHERE change > ?")
+            .bind(self.told)
+            .fetch_one(&mut self.connection)
+            .await?;
+        self.untold = u64::try_from(untold).unwrap_or(0);
+        Ok(())
     }
 
     /// Moves what is stored if the machine's clock was set since it was written.
@@ -284,19 +314,23 @@ impl State {
     pub async fn keep(&mut self, kept: &[Kept], wall: &Wall) -> sqlx::Result<()> {
         let (node, run) = (self.node_id, self.run);
         let mut change = self.change;
+        let mut untold = 0;
         let mut transaction = self.connection.begin().await?;
         let mut bans: Vec<(StoredBan, i64)> = Vec::new();
         for one in kept {
             change += 1;
             match one.decision.act {
-                Act::Ban(ban) => bans.push((one.stored(&ban, run, wall), change)),
+                Act::Ban(ban) => {
+                    untold += 1;
+                    bans.push((one.stored(&ban, run, wall), change));
+                }
                 Act::Lift(why, ban) => {
                     insert_bans(&mut transaction, &std::mem::take(&mut bans), node).await?;
                     if why == Lift::Expired || why == Lift::Evicted {
                         continue;
                     }
                     // Of that client, the ban that the decision ended and those that it replaced.
-                    sqlx::query(
+                    let lifted = sqlx::query(
                         "UPDATE bans SET lifted_at = ?, lifted_reason = ?, change = ? WHERE ip_address = ? AND \
                          lifted_at IS NULL AND expires_at > ? AND expires_at <= ?",
                     )
@@ -308,21 +342,31 @@ impl State {
                     .bind(wall.at(ban.until).saturating_add(1_000))
                     .execute(&mut *transaction)
                     .await?;
+                    untold += lifted.rows_affected();
                 }
             }
         }
         insert_bans(&mut transaction, &bans, node).await?;
         transaction.commit().await?;
         self.change = change;
+        self.untold += untold;
         Ok(())
     }
 
-    /// Every ban that is remembered, oldest first: those in force, and those whose offence is not older than `since`
-    /// (milliseconds since 1970).
-    pub async fn remembered(&mut self, since: i64, now: i64, mut take: impl FnMut(StoredBan)) -> sqlx::Result<()> {
-        use futures_util::TryStreamExt as _;
-        let sql = format!("{SELECT_BANS} WHERE banned_at > ? OR expires_at > ? ORDER BY banned_at, bans.id");
-        let mut rows = sqlx::query(AssertSqlSafe(sql)).bind(since).bind(now).fetch(&mut self.connection);
+    /// Every ban that is remembered, newest first: those in force, and those whose offence is not older than `since`
+    /// (milliseconds since 1970); at most `max`.
+    pub async fn remembered(
+        &mut self,
+        since: i64,
+        now: i64,
+        max: usize,
+        mut take: impl FnMut(StoredBan),
+    ) -> sqlx::Result<()> {
+        let sql = format!(
+            "{SELECT_BANS} WHERE banned_at > ? OR expires_at > ? ORDER BY banned_at DESC, bans.id DESC LIMIT ?"
+        );
+        let max = i64::try_from(max).unwrap_or(i64::MAX);
+        let mut rows = sqlx::query(AssertSqlSafe(sql)).bind(since).bind(now).bind(max).fetch(&mut self.connection);
         while let Some(row) = rows.try_next().await? {
             if let Some(ban) = read_ban(&row)?.check() {
                 take(ban);
@@ -331,9 +375,9 @@ impl State {
         Ok(())
     }
 
-    /// How many changes there are that others must still be told of.
+    /// How many bans others must still be told of, more or less: a ban that is told again counts twice.
     pub fn untold(&self) -> u64 {
-        u64::try_from(self.change - self.told).unwrap_or(0)
+        self.untold
     }
 
     /// The next bans that others must be told of, at most `max`, and the change to tell [`State::told`] of.
@@ -343,6 +387,7 @@ impl State {
         let Some(last) = rows.last() else {
             // What was changed last concerned nobody, or is cleared away.
             self.told = self.change;
+            self.untold = 0;
             return Ok(None);
         };
         let change = last.try_get("change")?;
@@ -353,31 +398,55 @@ impl State {
         Ok(Some((bans, change)))
     }
 
-    /// The others were told up to this change.
-    pub async fn told(&mut self, change: i64) -> sqlx::Result<()> {
-        self.set_meta("told", &change.to_string()).await?;
+    /// The others were told up to this change, of so many bans. That holds even if it cannot be stored.
+    pub async fn told(&mut self, change: i64, bans: usize) -> sqlx::Result<()> {
         self.told = change;
-        Ok(())
-    }
-
-    /// Begins anew with database `id`: reads it from its beginning, and tells it everything that is remembered.
-    pub async fn learn_from(&mut self, id: &str) -> sqlx::Result<()> {
-        self.learn(&[], id, 0).await?;
-        self.told(0).await
+        self.untold = self.untold.saturating_sub(bans as u64);
+        self.set_meta("told", &change.to_string()).await
     }
 
     /// How far the bans of database `id` were read; `None` if another one was read last.
-    pub async fn cursor(&mut self, id: &str) -> sqlx::Result<Option<i64>> {
-        let stored = self.meta("cursor").await?;
-        let cursor = stored.as_deref().and_then(|text| text.split_once(' ')).filter(|(of, _)| *of == id);
-        Ok(cursor.and_then(|(_, cursor)| cursor.parse().ok()))
+    pub fn cursor(&self, id: &str) -> Option<i64> {
+        // First what could not be stored when it was read.
+        let place = self.behind.as_ref().or(self.cursor.as_ref());
+        place.filter(|(of, _)| of == id).map(|(_, cursor)| *cursor)
     }
 
-    /// Stores what other nodes wrote, and how far database `id` was read.
-    pub async fn learn(&mut self, bans: &[StoredBan], id: &str, cursor: i64) -> sqlx::Result<()> {
+    /// Whether something that was learned could not be stored, and should be read again.
+    pub fn is_behind(&self) -> bool {
+        self.behind.is_some()
+    }
+
+    /// Begins anew with database `id`: reads it from its beginning, and tells it everything that is remembered.
+    pub async fn begin_anew(&mut self, id: &str) -> sqlx::Result<()> {
+        self.behind = None;
+        self.cursor = Some((id.to_owned(), 0));
+        self.told = 0;
+        self.set_meta("told", "0").await?;
+        self.set_meta("cursor", &format!("{id} 0")).await?;
+        self.count().await
+    }
+
+    /// Stores what other nodes wrote, and how far database `id` was read. Returns those that were not known, or had not
+    /// been known to be lifted. How far was read holds even if it cannot be stored.
+    pub async fn learn(&mut self, bans: &[StoredBan], id: &str, cursor: i64) -> sqlx::Result<Vec<StoredBan>> {
+        let before = self.cursor(id).unwrap_or(0);
+        let learned = self.try_learn(bans, id, cursor).await;
+        if learned.is_ok() {
+            self.behind = None;
+        } else if self.behind.is_none() {
+            self.behind = Some((id.to_owned(), before));
+        }
+        self.cursor = Some((id.to_owned(), cursor));
+        learned
+    }
+
+    async fn try_learn(&mut self, bans: &[StoredBan], id: &str, cursor: i64) -> sqlx::Result<Vec<StoredBan>> {
         for ban in bans {
             self.id_of_node(&ban.key.node).await?;
         }
+        let id_of = |nodes: &HashMap<String, i64>, ban: &StoredBan| nodes.get(&ban.key.node).copied().unwrap_or(0);
+        let mut new: HashSet<(i64, i64, i64)> = HashSet::new();
         let mut transaction = self.connection.begin().await?;
         for chunk in bans.chunks(ROWS_PER_STATEMENT) {
             let mut insert = QueryBuilder::<Sqlite>::new(
@@ -385,32 +454,102 @@ impl State {
                  banned_at, expires_at, lifted_at, lifted_reason) ",
             );
             insert.push_values(chunk, |mut row, ban| {
-                row.push_bind(self.nodes.get(&ban.key.node).copied().unwrap_or_default());
+                row.push_bind(id_of(&self.nodes, ban));
                 push_ban(&mut row, ban);
             });
             insert.push(
-                " ON CONFLICT (node, run, serial) DO UPDATE SET lifted_at = COALESCE(lifted_at, excluded.lifted_at), \
-                 lifted_reason = COALESCE(lifted_reason, excluded.lifted_reason)",
+                " ON CONFLICT (node, run, serial) DO UPDATE SET lifted_at = excluded.lifted_at, lifted_reason = \
+                 excluded.lifted_reason WHERE bans.lifted_at IS NULL AND excluded.lifted_at IS NOT NULL RETURNING node, \
+                 run, serial",
             );
-            insert.build().persistent(chunk.len() == ROWS_PER_STATEMENT).execute(&mut *transaction).await?;
+            let persistent = chunk.len() == ROWS_PER_STATEMENT;
+            for row in insert.build().persistent(persistent).fetch_all(&mut *transaction).await? {
+                new.insert((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
+            }
         }
         sqlx::query("INSERT OR REPLACE INTO meta (name, value) VALUES ('cursor', ?)")
             .bind(format!("{id} {cursor}"))
             .execute(&mut *transaction)
             .await?;
-        transaction.commit().await
+        transaction.commit().await?;
+        let is_new = |ban: &&StoredBan| new.contains(&(id_of(&self.nodes, ban), ban.key.run, ban.key.serial));
+        Ok(bans.iter().filter(is_new).cloned().collect())
     }
 
-    /// Clears away bans that ended and whose offence is older than `before`. True if more may be left.
-    pub async fn prune(&mut self, before: i64) -> sqlx::Result<bool> {
-        let done = sqlx::query(
+    /// Clears away bans that ended and whose offence is older than `before`, and the oldest of those that are more than
+    /// `max`. True if more may be left.
+    pub async fn prune(&mut self, before: i64, max: usize) -> sqlx::Result<bool> {
+        let old = sqlx::query(
             "DELETE FROM bans WHERE id IN (SELECT id FROM bans WHERE banned_at < ?1 AND expires_at < ?1 LIMIT ?2)",
         )
         .bind(before)
         .bind(PRUNED_AT_ONCE)
         .execute(&mut self.connection)
         .await?;
-        Ok(done.rows_affected() == PRUNED_AT_ONCE.unsigned_abs())
+        let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM bans").fetch_one(&mut self.connection).await?;
+        let surplus = count.saturating_sub(i64::try_from(max).unwrap_or(i64::MAX)).clamp(0, PRUNED_AT_ONCE);
+        if surplus > 0 {
+            sqlx::query("DELETE FROM bans WHERE id IN (SELECT id FROM bans ORDER BY banned_at LIMIT ?)")
+                .bind(surplus)
+                .execute(&mut self.connection)
+                .await?;
+        }
+        Ok(old.rows_affected() == PRUNED_AT_ONCE.unsigned_abs() || surplus == PRUNED_AT_ONCE)
+    }
+
+    /// Looks whether it works again: writes something, or moves from memory to where it belongs.
+    pub async fn recover(&mut self, wall: &Wall) -> sqlx::Result<()> {
+        match self.home.clone() {
+            Some(path) => self.move_home(&path).await?,
+            None if self.lock.is_none() => return Ok(()),
+            None => {}
+        }
+        self.set_meta("clock", &wall.tie(&boot_id()).print()).await
+    }
+
+    /// Writes what is in memory into the file, beside what may be there, and goes on with the file.
+    async fn move_home(&mut self, path: &Path) -> sqlx::Result<()> {
+        if self.lock.is_none() {
+            let lock = lock(path.parent().unwrap_or(Path::new("."))).map_err(into_sql)?;
+            self.lock = Some(lock);
+        }
+        let mut connection = connect(path).await?;
+        migrate(&mut connection).await.map_err(into_sql)?;
+        connection.close().await?;
+        sqlx::query("ATTACH ? AS home").bind(uri(path, "mode=rw")).execute(&mut self.connection).await?;
+        let moved = self.write_to_home().await;
+        // Nothing is lost if this fails: the connection goes.
+        let _ = sqlx::query("DETACH home").execute(&mut self.connection).await;
+        moved?;
+        self.connection = connect(path).await?;
+        self.home = None;
+        self.nodes.clear();
+        let node = self.node.clone();
+        self.node_id = self.id_of_node(&node).await?;
+        self.told = 0;
+        self.set_meta("told", "0").await?;
+        self.count().await
+    }
+
+    async fn write_to_home(&mut self) -> sqlx::Result<()> {
+        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
+        for sql in [
+            "INSERT OR IGNORE INTO home.nodes (name) SELECT name FROM main.nodes",
+            "INSERT INTO home.bans (node, run, serial, ip_address, pattern, severity, failures, offences, reason, banned_at, \
+             expires_at, lifted_at, lifted_reason, change) SELECT there.id, run, serial, ip_address, pattern, severity, \
+             failures, offences, reason, banned_at, expires_at, lifted_at, lifted_reason, change FROM main.bans JOIN \
+             main.nodes AS here ON here.id = bans.node JOIN home.nodes AS there ON there.name = here.name WHERE TRUE ON \
+             CONFLICT (node, run, serial) DO UPDATE SET lifted_at = COALESCE(lifted_at, excluded.lifted_at), \
+             lifted_reason = COALESCE(lifted_reason, excluded.lifted_reason), change = excluded.change",
+            "DELETE FROM home.copy_rows WHERE EXISTS (SELECT 1 FROM main.meta WHERE name = 'copy')",
+            "DELETE FROM home.copy_lists WHERE EXISTS (SELECT 1 FROM main.meta WHERE name = 'copy')",
+            "INSERT OR IGNORE INTO home.copy_rows SELECT * FROM main.copy_rows",
+            "INSERT OR IGNORE INTO home.copy_lists SELECT * FROM main.copy_lists",
+            "INSERT OR REPLACE INTO home.meta SELECT * FROM main.meta",
+        ] {
+            sqlx::query(sql).execute(&mut *transaction).await?;
+        }
+        transaction.commit().await
     }
 
     /// The last good copy of the database called `identity`, if there is one.
@@ -442,7 +581,8 @@ impl State {
         Ok(Some(contents))
     }
 
-    /// Begins to replace the copy by one of the database called `identity`: its small tables, at once.
+    /// Replaces the small tables of the copy, at once, and says that all of it is of the database called `identity`: its
+    /// lists must be right by then.
     pub async fn copy_rows(&mut self, identity: &str, contents: &Contents) -> sqlx::Result<()> {
         let mut transaction = self.connection.begin().await?;
         sqlx::query("DELETE FROM copy_rows").execute(&mut *transaction).await?;
@@ -489,7 +629,7 @@ impl State {
         transaction.commit().await
     }
 
-    /// Empties a list of the copy, because what is there is of another database.
+    /// Forgets the copy, because what is there is of another database.
     pub async fn forget_copy(&mut self) -> sqlx::Result<()> {
         let mut transaction = self.connection.begin().await?;
         for sql in ["DELETE FROM copy_rows", "DELETE FROM copy_lists", "DELETE FROM meta WHERE name = 'copy'"] {
@@ -530,6 +670,77 @@ impl State {
         self.nodes.insert(name.to_owned(), id);
         Ok(id)
     }
+}
+
+async fn migrate(connection: &mut SqliteConnection) -> Result<(), StateFault> {
+    let sql = include_str!("../../../migrations/state/0001_state.sql").into_sql_str();
+    let migration = Migration::new(1, "state".into(), MigrationType::Simple, sql, false);
+    Migrator::with_migrations(vec![migration]).run(connection).await.map_err(|why| match why {
+        MigrateError::VersionMissing(_) => StateFault::Newer(PathBuf::from(FILE_NAME)),
+        MigrateError::Execute(why) | MigrateError::ExecuteMigration(why, _) => StateFault::Sql(why),
+        other => StateFault::Sql(sqlx::Error::Migrate(Box::new(other))),
+    })
+}
+
+fn into_sql(fault: StateFault) -> sqlx::Error {
+    match fault {
+        StateFault::Sql(why) => why,
+        other => sqlx::Error::Io(io::Error::other(other.to_string())),
+    }
+}
+
+async fn connect(path: &Path) -> sqlx::Result<SqliteConnection> {
+    SqliteConnectOptions::new()
+        .filename(path)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Normal)
+        .busy_timeout(BUSY)
+        .disable_statement_logging()
+        .connect()
+        .await
+}
+
+/// Takes over what a state on disk holds that cannot be written now. Whether that could be read.
+async fn read_from(path: &Path, connection: &mut SqliteConnection) -> bool {
+    // Somebody may have it locked, which does not keep readers out; or there may be no room for the file by which readers
+    // and writers share the journal, which one who has it all to himself does not need (sqlite.org/wal.html, "Use of WAL
+    // Without Shared-Memory"); or it may only be looked at without its journal.
+    for (way, alone) in [("mode=ro", false), ("mode=rw", true), ("immutable=1", false)] {
+        let attached = sqlx::query("ATTACH ? AS disk").bind(uri(path, way)).execute(&mut *connection).await;
+        if attached.is_err() {
+            continue;
+        }
+        let read = async {
+            if alone {
+                sqlx::query("PRAGMA disk.locking_mode = EXCLUSIVE").fetch_all(&mut *connection).await?;
+            }
+            let mut transaction = connection.begin().await?;
+            for sql in [
+                "INSERT OR REPLACE INTO main.nodes SELECT * FROM disk.nodes",
+                "INSERT OR REPLACE INTO main.bans SELECT * FROM disk.bans",
+                "INSERT OR REPLACE INTO main.copy_rows SELECT * FROM disk.copy_rows",
+                "INSERT OR REPLACE INTO main.copy_lists SELECT * FROM disk.copy_lists",
+                "INSERT OR REPLACE INTO main.meta SELECT * FROM disk.meta",
+            ] {
+                sqlx::query(sql).execute(&mut *transaction).await?;
+            }
+            transaction.commit().await
+        };
+        let read = read.await;
+        let _ = sqlx::query("DETACH disk").execute(&mut *connection).await;
+        if read.is_ok() {
+            return true;
+        }
+    }
+    false
+}
+
+/// A file for ATTACH, which opens it in memory too if that is where the connection is, unless it is told otherwise
+/// (sqlite.org/uri.html).
+fn uri(path: &Path, parameters: &str) -> String {
+    let path = path.display().to_string().replace('%', "%25").replace('?', "%3f").replace('#', "%23");
+    format!("file:{path}?{parameters}")
 }
 
 /// A state that ends with the process.
@@ -660,7 +871,8 @@ mod tests {
 
     async fn all(state: &mut State, since: i64, now: i64) -> Vec<StoredBan> {
         let mut bans = Vec::new();
-        state.remembered(since, now, |ban| bans.push(ban)).await.unwrap();
+        state.remembered(since, now, 100, |ban| bans.push(ban)).await.unwrap();
+        bans.reverse();
         bans
     }
 
@@ -684,13 +896,13 @@ mod tests {
 
             let (told, change) = state.next_to_tell(10).await.unwrap().unwrap();
             assert_eq!(told.len(), 2);
-            assert!(told.iter().all(|ban| ban.key.node == "mail1-00000007" && ban.key.run == 1));
-            state.told(change).await.unwrap();
+            assert!(told.iter().all(|ban| ban.key.node == "mail1-00000007" && ban.key.run == state.run));
+            state.told(change, 2).await.unwrap();
             assert!(state.next_to_tell(10).await.unwrap().is_none());
             assert_eq!(state.untold(), 0);
-            state.learn_from("db").await.unwrap();
+            state.begin_anew("db").await.unwrap();
             assert_eq!(state.next_to_tell(10).await.unwrap(), Some((told, change)));
-            state.told(change).await.unwrap();
+            state.told(change, 2).await.unwrap();
             state.keep(&[lifted(&second, Lift::Unbanned, now)], &wall).await.unwrap();
             assert_eq!(state.next_to_tell(10).await.unwrap().unwrap().0.len(), 1);
         });
@@ -719,12 +931,15 @@ mod tests {
             let wall = Wall::new(Clock::start());
             let mut state = open(&wall).await;
             let other = ban("203.0.113.9", "mail2-1", 5);
-            state.learn(std::slice::from_ref(&other), "db", 17).await.unwrap();
-            assert_eq!((state.cursor("db").await.unwrap(), state.cursor("another").await.unwrap()), (Some(17), None));
+            let new = state.learn(std::slice::from_ref(&other), "db", 17).await.unwrap();
+            assert_eq!(new, std::slice::from_ref(&other));
+            assert_eq!(state.learn(std::slice::from_ref(&other), "db", 17).await.unwrap(), [], "known");
+            assert_eq!((state.cursor("db"), state.cursor("another")), (Some(17), None));
             assert_eq!(all(&mut state, 0, 0).await, std::slice::from_ref(&other));
             assert!(state.next_to_tell(10).await.unwrap().is_none());
             let ended = StoredBan { lifted: Some((other.banned_at + 5, Lift::Unbanned)), ..other };
-            state.learn(std::slice::from_ref(&ended), "db", 18).await.unwrap();
+            assert_eq!(state.learn(std::slice::from_ref(&ended), "db", 18).await.unwrap().len(), 1);
+            assert_eq!(state.learn(std::slice::from_ref(&ended), "db", 18).await.unwrap(), []);
             assert_eq!(all(&mut state, 0, 0).await, [ended]);
         });
     }
@@ -740,7 +955,7 @@ mod tests {
             state.shift(1_000, &wall).await.unwrap();
             let moved = all(&mut state, 0, 0).await;
             assert_eq!((moved[0].banned_at, moved[0].expires_at), (old.banned_at + 1_000, old.expires_at + 1_000));
-            assert!(!state.prune(old.expires_at + 1_001).await.unwrap());
+            assert!(!state.prune(old.expires_at + 1_001, 10).await.unwrap());
             assert_eq!(all(&mut state, 0, 0).await.len(), 1);
             assert_eq!(all(&mut state, new.banned_at + 2_000, new.expires_at + 2_000).await.len(), 0);
         });

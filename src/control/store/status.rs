@@ -75,8 +75,9 @@ pub struct Counts {
     operations: [[AtomicU64; 2]; Operation::ALL.len()],
     /// Settings from the database that were published, and loads that failed.
     pub reloads: [AtomicU64; 2],
-    /// Connections that are open.
+    /// Connections that are open: the one that asks, and the one that listens.
     pub connections: AtomicU64,
+    pub listening: AtomicU64,
     /// Bans stored in the local state, told to other nodes, and rows of other nodes that could not be used.
     pub kept: AtomicU64,
     pub told: AtomicU64,

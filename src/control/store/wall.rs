@@ -1,15 +1,15 @@
 //! Wall time, which is for storage only.
 //!
 //! A running process counts on its monotonic clock. What is stored must be read by another process, maybe after a
-//! reboot, so it has times of day. The two are tied by one offset, which is looked at again every second: when somebody
-//! sets the clock of the machine, the offset jumps, and whoever stored times of day moves them by as much. So a ban that
-//! has ten minutes to go has ten minutes to go, whatever the clock on the wall says.
+//! reboot, so it has times of day. The two are tied by one offset, and every second it is looked whether it still holds:
+//! when the clock of the machine was set, at once or in small steps, the offset follows, and whoever stored times of day
+//! moves them by as much. So a ban that has ten minutes to go has ten minutes to go, whatever the clock on the wall says.
 
 use crate::engine::time::Time;
 use crate::shard::Clock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A clock that moved by less was adjusted, not set: NTP slews at half a millisecond a second.
+/// By how much the machine's clock may differ from the one that is stored by before what is stored is moved.
 const JUMP_MILLIS: i64 = 1_500;
 
 /// Milliseconds since 1970, as the machine's clock says.
@@ -33,7 +33,7 @@ pub fn print_wall(millis: i64) -> String {
 }
 
 /// Translates between the process's clock and times of day.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wall {
     clock: Clock,
     /// Time of day less time of the process, in milliseconds.
@@ -62,8 +62,11 @@ impl Wall {
     /// Looks at the machine's clock again. By how many milliseconds it was set since the last look, if it was.
     pub fn check(&mut self) -> Option<i64> {
         let offset = wall_millis() - millis(self.clock.now());
-        let moved = offset - std::mem::replace(&mut self.offset, offset);
-        (moved.abs() >= JUMP_MILLIS).then_some(moved)
+        let moved = offset - self.offset;
+        (moved.abs() >= JUMP_MILLIS).then(|| {
+            self.offset = offset;
+            moved
+        })
     }
 
     /// By how much the clock was set since another process wrote `stored`; `None` if it was not, or nobody can know.
@@ -132,6 +135,12 @@ mod tests {
         let moved = wall.check().unwrap();
         assert!((moved - 3_600_000).abs() < 1_000, "{moved}");
         assert_eq!(wall.check(), None);
+        // Small steps add up.
+        let before = wall.offset;
+        wall.offset -= 800;
+        assert_eq!((wall.check(), wall.offset), (None, before - 800));
+        wall.offset -= 800;
+        assert!(wall.check().is_some());
     }
 
     #[test]
