@@ -2,8 +2,8 @@
 
 mod harness;
 
-use harness::databases::{Database, on_every_database};
-use harness::{Config, Http, Server, failed_login, record, wait_for};
+use harness::databases::{Database, on_every_database, using};
+use harness::{Http, Server, failed_login, record, wait_for};
 use serde_json::Value;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,13 +17,6 @@ on_every_database!(
     questions_and_lines_do_not_notice,
     a_long_list_is_in_force_on_every_shard,
 );
-
-fn with(database: &dyn Database) -> Config {
-    Config::new()
-        .set("database.enabled", true)
-        .set("database.driver", database.driver())
-        .set("database.dsn", format!("'{}'", database.dsn()))
-}
 
 fn page(server: &Server, path: &str) -> Value {
     let answer = Http::connect(server.config.nginx).and_then(|mut http| http.get(path, &[])).unwrap();
@@ -53,7 +46,7 @@ fn not_found(client: &str) -> String {
 }
 
 fn the_documented_statements_change_what_is_done(database: &dyn Database) {
-    let server = Server::start(with(database));
+    let server = Server::start(using(database));
     let source = page(&server, "/config/source");
     assert_eq!(source["patterns_source"], "database");
     assert_eq!(source["ban_config_source"], "database");
@@ -88,7 +81,7 @@ fn the_documented_statements_change_what_is_done(database: &dyn Database) {
 }
 
 fn a_faulty_row_is_named_and_the_others_work(database: &dyn Database) {
-    let server = Server::start(with(database));
+    let server = Server::start(using(database));
     let mut number = policy(&server);
     database.sql("INSERT INTO patterns (name, regex) VALUES ('broken', '(');");
     number = wait_for_policy_after(&server, number);
@@ -130,7 +123,7 @@ fn a_faulty_row_is_named_and_the_others_work(database: &dyn Database) {
 }
 
 fn lists_are_enforced_and_lift_bans(database: &dyn Database) {
-    let server = Server::start(with(database).set("ban.whitelist", "[192.0.2.99]").set("ban.max_attempts", 1));
+    let server = Server::start(using(database).set("ban.whitelist", "[192.0.2.99]").set("ban.max_attempts", 1));
     server.fail("203.0.113.5", 5);
     server.wait_for_status("203.0.113.5", 403);
     let mut number = policy(&server);
@@ -161,7 +154,7 @@ fn lists_are_enforced_and_lift_bans(database: &dyn Database) {
 }
 
 fn a_database_is_filled_once_and_counts_from_then_on(database: &dyn Database) {
-    let config = with(database).set("ban.max_attempts", 4);
+    let config = using(database).set("ban.max_attempts", 4);
     Server::start(config.clone()).stop();
     let names = database.sql("SELECT name FROM patterns ORDER BY id;");
     assert!(names.lines().any(|name| name == "dovecot-login"), "{names}");
@@ -222,7 +215,7 @@ impl Load {
 }
 
 fn questions_and_lines_do_not_notice(database: &dyn Database) {
-    let server = Server::start(with(database));
+    let server = Server::start(using(database));
     let load = Load::start(&server);
     let begun = Instant::now();
     let mut sent = 0;
@@ -250,7 +243,7 @@ fn questions_and_lines_do_not_notice(database: &dyn Database) {
 
 fn a_long_list_is_in_force_on_every_shard(database: &dyn Database) {
     const COUNT: usize = 50_000;
-    let server = Server::start(with(database));
+    let server = Server::start(using(database));
     let number = policy(&server);
     let mut statement = String::new();
     for chunk in 0..COUNT / 1000 {

@@ -2,7 +2,7 @@
 
 mod harness;
 
-use harness::databases::{Database, on_every_database};
+use harness::databases::{Database, on_every_database, using};
 use harness::{Config, Http, Server, failed_login, record, says, wait_for};
 use std::io::Write as _;
 use std::time::{Duration, Instant};
@@ -16,12 +16,7 @@ on_every_database!(
 );
 
 fn with(database: &dyn Database) -> Config {
-    Config::new()
-        .set("database.enabled", true)
-        .set("database.driver", database.driver())
-        .set("database.dsn", format!("'{}'", database.dsn()))
-        .set("ban.max_attempts", 1)
-        .set("ban.initial_ban_time", "10m")
+    using(database).set("ban.max_attempts", 1).set("ban.initial_ban_time", "10m")
 }
 
 fn learned(server: &Server) -> u64 {

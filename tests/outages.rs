@@ -2,7 +2,7 @@
 
 mod harness;
 
-use harness::databases::{Database, DatabaseServer, Sqlite, on_every_database, on_every_database_server};
+use harness::databases::{Database, DatabaseServer, Sqlite, on_every_database, on_every_database_server, using};
 use harness::{Config, Directory, Http, Server, failed_login, record, run_command, tool, wait_for};
 use serde_json::Value;
 use std::io::{Read as _, Write as _};
@@ -22,12 +22,7 @@ on_every_database!(
 );
 
 fn with(database: &(impl Database + ?Sized), state: &Directory) -> Config {
-    Config::new()
-        .set("database.enabled", true)
-        .set("database.driver", database.driver())
-        .set("database.dsn", format!("'{}'", database.dsn()))
-        .set("database.retry_delay", "1s")
-        .set("runtime.state_dir", state.0.join("state").display())
+    using(database).set("database.retry_delay", "1s").set("runtime.state_dir", state.0.join("state").display())
 }
 
 fn page(server: &Server, path: &str) -> Value {

@@ -3,7 +3,7 @@
 //! Shards never log. What is said here reached the control thread as an event, so an attacker who causes bans fills
 //! this thread's queue at most, and what does not fit into it is counted.
 
-use super::store::RowFault;
+use super::store::contents::RowFault;
 use crate::config::{Faults, Settings, print_duration};
 use crate::engine::ban::{Act, Decision, Origin};
 use crate::engine::policy::Policy;

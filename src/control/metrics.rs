@@ -1,6 +1,7 @@
 //! Prometheus metrics: collected from the shards' own counters when somebody asks for them.
 
-use super::store::{self, Counts, Operation, TableName};
+use super::store::contents::TableName;
+use super::store::{self, Counts, Operation};
 use crate::engine::ban::{Act, Decision};
 use crate::engine::policy::Policy;
 use crate::shard::{Asked, ByStatus, LAG_BOUNDS_MICROS, Report, Service};

@@ -1,7 +1,7 @@
 //! From settings to a policy. A file with anything wrong in it is refused whole; of a database, the rows that are wrong are
 //! left out.
 
-use super::store::{Contents, List, Row, RowFault, TableName, printable};
+use super::store::contents::{Contents, List, Row, RowFault, TableName, printable};
 use crate::config::{self, BanSettings, Draft, Fault, Faults, OnUnknown, PatternSettings, Settings};
 use crate::engine::address::Network;
 use crate::engine::ban::{PatternId, Severity};
@@ -387,7 +387,7 @@ fn is_off(enabled: Option<&str>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::store::ListName;
+    use crate::control::store::contents::ListName;
     use crate::engine::table::hash_key;
 
     fn draft(yaml: &str) -> Draft {

@@ -2,7 +2,7 @@
 //! clients that people type into.
 
 use super::peers::Peer;
-use super::{DEADLINE, Directory, PAUSE, free_port, limits, run_command, skip};
+use super::{Config, DEADLINE, Directory, PAUSE, free_port, limits, run_command, skip};
 use rustix::process::{Pid, Signal, kill_process};
 use std::env;
 use std::fs::{self, Permissions};
@@ -42,6 +42,14 @@ pub trait Database {
     fn sql(&self, text: &str) -> String {
         self.try_sql(text).unwrap_or_else(|why| panic!("{}: {text}\n{why}", self.driver()))
     }
+}
+
+/// A configuration by which the program uses this database.
+pub fn using<D: Database + ?Sized>(database: &D) -> Config {
+    Config::new()
+        .set("database.enabled", true)
+        .set("database.driver", database.driver())
+        .set("database.dsn", format!("'{}'", database.dsn()))
 }
 
 /// A database that can be away.

@@ -13,7 +13,7 @@
 //! ```
 
 mod ban;
-mod contents;
+pub mod contents;
 mod database;
 mod dialect;
 mod keeper;
@@ -23,9 +23,6 @@ mod state;
 mod status;
 mod wall;
 
-#[cfg(test)]
-pub use contents::ListName;
-pub use contents::{Contents, List, Row, RowFault, TableName, printable};
 pub use status::{Counts, Operation, Status};
 
 use super::publish::Publisher;
