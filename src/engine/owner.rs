@@ -265,8 +265,9 @@ impl Owner {
     }
 
     /// Learns what another node or an earlier run decided about a client of this owner: its ban is in force here too, or
-    /// ends here too, as [`Learned::change`] says, and its offences count towards the next ban. Clients that `allow`
-    /// covers are passed over, and so is what would be forgotten by now.
+    /// ends here too, as [`Learned::change`] says, and its offences count towards the next ban. A lift that is older than
+    /// the client's last offence comes too late: it is only history, and the ban for that offence stays. Clients that
+    /// `allow` covers are passed over, and so is what would be forgotten by now.
     pub fn learn(
         &mut self,
         learned: &Learned,
@@ -278,8 +279,10 @@ impl Owner {
         let client = learned.client;
         // Another node's clock may be ahead.
         let at = learned.at.min(now);
-        let known = self.offenders.get(client).and_then(|offender| offender.banned_until(now));
-        let change = learned.change(known, now);
+        let known = self.offenders.get(client);
+        let is_late = known.is_some_and(|offender| learned.is_lifted_before(offender.last));
+        let in_force = known.and_then(|offender| offender.banned_until(now));
+        let change = if is_late { None } else { learned.change(in_force, now) };
         let forgotten = at.plus(rules.memory) <= now;
         if allow.covers(client) || (forgotten && change.is_none()) {
             return;
@@ -300,7 +303,7 @@ impl Owner {
                 self.bans.end((client, offender), (why, Origin::Learned), now, decisions);
             }
             None if offender.state != State::InForce && at > offender.last => {
-                let state = learned.lifted.map_or(State::RanOut, State::Lifted);
+                let state = learned.lifted.map_or(State::RanOut, |(_, why)| State::Lifted(why));
                 *offender = Offender { ban: learned.ban, state, origin: Origin::Learned, ..*offender };
             }
             None => {}
@@ -707,6 +710,45 @@ mod tests {
     }
 
     #[test]
+    fn a_lift_that_is_heard_after_the_next_offence_does_not_end_the_newer_ban() {
+        let rules = rules();
+        let Failure { client, pattern, severity, .. } = failure(1, 1);
+        let hour = Ban { until: at(3600), offences: 1, failures: 5, pattern, severity };
+        let lifted = |seconds| Learned { client, at: at(0), ban: hour, lifted: Some((at(seconds), Lift::Unbanned)) };
+        let learn = |owner: &mut Owner, learned: &Learned, seconds| {
+            let mut said = Vec::new();
+            owner.learn(learned, at(seconds), &rules, &nobody(), &mut said);
+            said
+        };
+        // This node has not heard of the ban of an hour when the client offends again.
+        let mut owner = Owner::new(0, 10, hash_key(1));
+        let mut said = Vec::new();
+        owner.fail(&failure(1, 5), at(700), &rules, &mut said);
+        let before = owner.snapshot(at(701));
+        assert!(matches!(said[..], [Decision { act: Act::Ban(ban), .. }] if ban.until == at(1000)));
+
+        for seconds in [600, 699] {
+            assert_eq!(learn(&mut owner, &lifted(seconds), 701), []);
+            assert_eq!(owner.snapshot(at(701)), before);
+        }
+        // Lifted before it began, by a clock that is wrong.
+        let odd = Learned { at: at(650), ..lifted(1) };
+        assert_eq!(learn(&mut owner, &odd, 701), []);
+        assert_eq!(owner.snapshot(at(701)), before);
+
+        // At the same time or later it is meant for whatever ban there is.
+        let said = learn(&mut owner, &lifted(700), 702);
+        assert!(matches!(said[..], [Decision { act: Act::Lift(Lift::Unbanned, _), origin: Origin::Learned, .. }]));
+        assert!(!owner.has_banned(client, at(702)));
+
+        // A ban that was learned ends by its own lift, however that was written down.
+        let mut owner = Owner::new(0, 10, hash_key(1));
+        assert_eq!(learn(&mut owner, &Learned { at: at(5), lifted: None, ..lifted(1) }, 10).len(), 1);
+        assert_eq!(learn(&mut owner, &Learned { at: at(5), ..lifted(1) }, 11).len(), 1);
+        assert_eq!(owner.banned(), 0);
+    }
+
+    #[test]
     fn what_is_too_much_for_one_tick_is_forgotten_by_the_next_ones() {
         let rules = BanRules { cleanup: Duration::from_secs(60), ..rules() };
         let mut owner = Owner::new(0, 200_000, hash_key(1));
@@ -797,14 +839,22 @@ mod tests {
     /// One step of the test below.
     #[derive(Clone, Debug)]
     enum Step {
-        Fail { count: u32 },
-        Learn { ago: u64, lasts: u64, offences: u32, lifted: bool },
+        Fail {
+            count: u32,
+        },
+        /// `lifted`: how long after it was decided.
+        Learn {
+            ago: u64,
+            lasts: u64,
+            offences: u32,
+            lifted: Option<u64>,
+        },
         Lift,
         Tick,
     }
 
     fn step() -> impl Strategy<Value = Step> {
-        let learn = (0..1500u64, 0..3000u64, 1..6u32, prop::bool::weighted(0.3));
+        let learn = (0..1500u64, 0..3000u64, 1..6u32, prop::option::weighted(0.4, 0..1500u64));
         prop_oneof![
             4 => (1..4u32).prop_map(|count| Step::Fail { count }),
             4 => learn.prop_map(|(ago, lasts, offences, lifted)| Step::Learn { ago, lasts, offences, lifted }),
@@ -868,12 +918,19 @@ mod tests {
                         let (at, until) = (now - ago, now - ago + lasts);
                         let Failure { client, pattern, severity, .. } = failure(who, 1);
                         let ban = Ban { until: Time::from_millis(until), offences, failures: 3, pattern, severity };
-                        let lifted = lifted.then_some(Lift::Unbanned);
-                        let learned = Learned { client, at: Time::from_millis(at), ban, lifted };
+                        // Nobody hears of what is still to come.
+                        let lifted = lifted.map(|after| (at + after).min(now));
+                        let learned = Learned {
+                            client,
+                            at: Time::from_millis(at),
+                            ban,
+                            lifted: lifted.map(|at| (Time::from_millis(at), Lift::Unbanned)),
+                        };
                         owner.learn(&learned, time, &rules, &nobody(), &mut said);
                         let forgotten = ago >= 1000;
                         let is_banned = model.banned_until > now;
-                        let ends = lifted.is_some() && is_banned && model.banned_until <= until + 1000;
+                        let ends = lifted.is_some_and(|lifted| lifted >= model.last)
+                            && is_banned && model.banned_until <= until + 1000;
                         let begins = lifted.is_none() && until > now
                             && !(is_banned && model.banned_until + 1000 >= until);
                         if ends || begins || !forgotten {
