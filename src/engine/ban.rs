@@ -166,16 +166,17 @@ pub struct Learned {
     pub at: Time,
     /// Its end may be past: then it is only history.
     pub ban: Ban,
-    /// Why it was ended early; `None` if it was not.
-    pub lifted: Option<Lift>,
+    /// When it was ended early, and why; `None` if it was not.
+    pub lifted: Option<(Time, Lift)>,
 }
 
 impl Learned {
     /// What this changes for its client, whose ban in force ends at `until` (`None`: it is not banned). A longer ban beats
-    /// a shorter one, and a lift ends the ban it was meant for, but no newer, longer one.
+    /// a shorter one, and a lift ends the ban it was meant for, but no newer, longer one. A newer, shorter one cannot be
+    /// told from it by its end: that is for whoever knows of the client's offences, see [`Learned::is_lifted_before`].
     pub fn change(&self, until: Option<Time>, now: Time) -> Option<Act> {
         match (self.lifted, until) {
-            (Some(why), Some(until)) if until <= self.ban.until.plus(SAME_END) => Some(Act::Lift(why, self.ban)),
+            (Some((_, why)), Some(until)) if until <= self.ban.until.plus(SAME_END) => Some(Act::Lift(why, self.ban)),
             (None, until)
                 if self.ban.until > now && until.is_none_or(|until| until.plus(SAME_END) < self.ban.until) =>
             {
@@ -183,6 +184,12 @@ impl Learned {
             }
             _ => None,
         }
+    }
+
+    /// Whether it was ended before an offence, so that its end says nothing of the ban which that offence led to. Nobody
+    /// ended it before it began, whatever the clocks say.
+    pub fn is_lifted_before(&self, offence: Time) -> bool {
+        self.lifted.is_some_and(|(at, _)| at.max(self.at) < offence)
     }
 }
 
@@ -240,7 +247,7 @@ mod tests {
         assert!(bans(None, 8_999) && !bans(None, 9_000));
         assert!(bans(Some(7_999), 1) && !bans(Some(8_000), 1) && !bans(Some(20_000), 1));
 
-        let lifted = Learned { lifted: Some(Lift::Unbanned), ..learned };
+        let lifted = Learned { lifted: Some((at(1), Lift::Unbanned)), ..learned };
         let ends = |until: Option<u64>| lifted.change(until.map(at), at(1)).is_some();
         assert!(!ends(None) && ends(Some(10_000)) && !ends(Some(10_001)));
         assert_eq!(lifted.change(Some(at(5)), at(1)), Some(Act::Lift(Lift::Unbanned, ban)));

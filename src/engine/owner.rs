@@ -39,8 +39,8 @@ struct Offender {
     serial: u64,
     /// When the last offence was.
     last: Time,
-    /// When it was last touched in its table, as [`touched`] has it.
-    touched: u32,
+    /// When the latest ban was lifted, if it was, as [`coarse`] has it.
+    lifted_at: u32,
     state: State,
     /// Where the latest ban comes from.
     origin: Origin,
@@ -52,7 +52,8 @@ enum State {
     /// In force, or it ran out and nobody has said so yet.
     InForce,
     RanOut,
-    Lifted(Lift),
+    /// Why, and whether that was decided here.
+    Lifted(Lift, Origin),
 }
 
 impl Default for Offender {
@@ -61,7 +62,7 @@ impl Default for Offender {
             ban: Ban::NONE,
             serial: 0,
             last: Time::EARLIEST,
-            touched: 0,
+            lifted_at: 0,
             state: State::RanOut,
             origin: Origin::Learned,
         }
@@ -79,15 +80,21 @@ impl Offender {
         Decision { serial: self.serial, at: self.last, client, act: Act::Ban(self.ban), origin: self.origin }
     }
 
+    /// The end of its latest ban as a decision made here, under the ban's serial and never before it.
+    fn told_lift(&self, client: Network, why: Lift) -> Decision {
+        let at = Time::from_millis(u64::from(self.lifted_at) << 10).max(self.last);
+        Decision { serial: self.serial, at, client, act: Act::Lift(why, self.ban), origin: Origin::Decided }
+    }
+
     /// Offences that count towards the next ban.
     fn offences(&self, now: Time, rules: &BanRules) -> u32 {
         if self.last.plus(rules.memory) <= now { 0 } else { self.ban.offences }
     }
 }
 
-/// When an offender was touched, in units of 1,024 ms, of which [`Time::MAX`] has 2^32.
-fn touched(now: Time) -> u32 {
-    (now.millis() >> 10) as u32
+/// A time in whole units of 1,024 ms, of which [`Time::MAX`] has 2^32.
+fn coarse(time: Time) -> u32 {
+    (time.millis() >> 10) as u32
 }
 
 /// What became of a failure.
@@ -141,7 +148,8 @@ impl Bans {
         debug_assert!(offender.state == State::InForce, "only a ban in force ends");
         self.remove(&offender.ban);
         self.serial += 1;
-        offender.state = if why == Lift::Expired { State::RanOut } else { State::Lifted(why) };
+        offender.lifted_at = coarse(now);
+        offender.state = if why == Lift::Expired { State::RanOut } else { State::Lifted(why, origin) };
         decisions.push(Decision { serial: self.serial, at: now, client, act: Act::Lift(why, offender.ban), origin });
     }
 
@@ -254,7 +262,6 @@ impl Owner {
         self.bans.end_if_run_out((client, offender), now, decisions);
         let offences = offender.offences(now, rules).saturating_add(1);
         offender.last = now;
-        offender.touched = touched(now);
         let until = now.plus(rules.duration(offences));
         let ban = Ban { until, offences, failures, pattern, severity };
         self.bans.begin((client, offender), (ban, Origin::Decided), now, decisions);
@@ -265,8 +272,9 @@ impl Owner {
     }
 
     /// Learns what another node or an earlier run decided about a client of this owner: its ban is in force here too, or
-    /// ends here too, as [`Learned::change`] says, and its offences count towards the next ban. Clients that `allow`
-    /// covers are passed over, and so is what would be forgotten by now.
+    /// ends here too, as [`Learned::change`] says, and its offences count towards the next ban. A lift that is older than
+    /// the client's last offence comes too late: it is only history, and the ban for that offence stays. Clients that
+    /// `allow` covers are passed over, and so is what would be forgotten by now.
     pub fn learn(
         &mut self,
         learned: &Learned,
@@ -278,15 +286,16 @@ impl Owner {
         let client = learned.client;
         // Another node's clock may be ahead.
         let at = learned.at.min(now);
-        let known = self.offenders.get(client).and_then(|offender| offender.banned_until(now));
-        let change = learned.change(known, now);
+        let known = self.offenders.get(client);
+        let is_late = known.is_some_and(|offender| learned.is_lifted_before(offender.last));
+        let in_force = known.and_then(|offender| offender.banned_until(now));
+        let change = if is_late { None } else { learned.change(in_force, now) };
         let forgotten = at.plus(rules.memory) <= now;
         if allow.covers(client) || (forgotten && change.is_none()) {
             return;
         }
         let found = self.offenders.touch(client);
         let offender = found.value;
-        offender.touched = touched(now);
         self.bans.end_if_run_out((client, offender), now, decisions);
         let known = offender.offences(now, rules);
         match change {
@@ -300,7 +309,7 @@ impl Owner {
                 self.bans.end((client, offender), (why, Origin::Learned), now, decisions);
             }
             None if offender.state != State::InForce && at > offender.last => {
-                let state = learned.lifted.map_or(State::RanOut, State::Lifted);
+                let state = learned.lifted.map_or(State::RanOut, |(_, why)| State::Lifted(why, Origin::Learned));
                 *offender = Offender { ban: learned.ban, state, origin: Origin::Learned, ..*offender };
             }
             None => {}
@@ -423,25 +432,30 @@ impl Owner {
         in_force.map(|(client, offender)| offender.told(client)).collect()
     }
 
-    /// What was decided here about offenders whose last offence was at `since` or later, oldest first: the latest ban of
-    /// each, also if it is over, and its end if it was lifted, under the same serial and time. For whoever missed
-    /// the decisions when they were made, except those about offenders that were forgotten for want of room.
+    /// What was decided here at `since` or later, oldest ban first, for whoever missed the decisions when they were made: of
+    /// each offender the latest ban, also if it is over, and its end if it was lifted; and the end alone if the ban is
+    /// older or was learned, but was lifted here. A lift is told under its ban's serial, and its time is up to 1,024 ms
+    /// early. What was overtaken by something newer about the same client is not told, nor are offenders that were
+    /// forgotten.
+    ///
+    /// Looks through all offenders, in the order in which they lie in memory: lifts do not change their order of touching.
     pub fn since(&self, since: Time) -> Vec<Decision> {
-        // The list is in the order of touching. An offence touches, and is earlier only if it was learned; so nobody who
-        // offended since then stands behind one who was touched before.
-        let recent = self.offenders.iter_newest().take_while(|(_, offender)| offender.touched >= touched(since));
-        let decided = recent.filter(|(_, offender)| offender.origin == Origin::Decided && offender.last >= since);
-        let mut decided: Vec<(Network, &Offender)> = decided.collect();
-        decided.sort_unstable_by_key(|(_, offender)| offender.serial);
-        let told = decided.into_iter().flat_map(|(client, offender)| {
-            let ban = offender.told(client);
-            let lift = match offender.state {
-                State::Lifted(why) => Some(Decision { act: Act::Lift(why, offender.ban), ..ban }),
-                State::InForce | State::RanOut => None,
-            };
-            [Some(ban), lift]
-        });
-        told.flatten().collect()
+        let mut told = Vec::new();
+        for (client, offender) in (0..self.offenders.places()).filter_map(|place| self.offenders.at(place)) {
+            let tells_ban = offender.origin == Origin::Decided && offender.last >= since;
+            if tells_ban {
+                told.push(offender.told(client));
+            }
+            if let State::Lifted(why, origin) = offender.state
+                // A ban is not told without its end, wherever that was decided: it would be taken for one in force.
+                && (tells_ban || (origin == Origin::Decided && offender.lifted_at >= coarse(since)))
+            {
+                told.push(offender.told_lift(client, why));
+            }
+        }
+        // Keeps a ban before its lift.
+        told.sort_by_key(|decision| decision.serial);
+        told
     }
 
     /// An offender had to go for want of room; its ban cannot outlive what is known of it.
@@ -573,7 +587,7 @@ mod tests {
     #[test]
     fn an_offender_is_small() {
         assert_eq!(size_of::<Offender>(), 48);
-        assert_eq!(touched(Time::MAX), u32::MAX);
+        assert_eq!(coarse(Time::MAX), u32::MAX);
     }
 
     /// An owner that has banned that many clients, the first 10.0.0.0, a millisecond after the other.
@@ -665,9 +679,56 @@ mod tests {
         assert_eq!(serials, [bans[1].serial, bans[2].serial, bans[2].serial, bans[3].serial]);
         assert!(matches!(told[0].act, Act::Ban(ban) if ban.offences == 7 && ban.until == at(320)));
         assert!(matches!(told[2].act, Act::Lift(Lift::Unbanned, _)));
+        assert!(told[2].at <= at(41) && told[2].at > at(39));
         assert_eq!((told[1], told[3]), (bans[2], bans[3]));
-        assert_eq!(owner.since(at(41)), []);
+        // The ban is older, its lift is not.
+        assert_eq!(owner.since(at(41)), [told[2]]);
+        assert_eq!(owner.since(at(43)), []);
         assert_eq!(owner.since(at(0)).len(), 5);
+    }
+
+    #[test]
+    fn lifts_that_were_decided_here_are_told_again_whoever_decided_the_ban() {
+        let rules = rules();
+        let mut owner = Owner::new(0, 10, hash_key(1));
+        let Failure { client, pattern, severity, .. } = failure(1, 1);
+        let ban = Ban { until: at(3600), offences: 1, failures: 5, pattern, severity };
+        let learned = Learned { client, at: at(5), ban, lifted: None };
+        let learn = |owner: &mut Owner, learned: Learned, seconds| {
+            owner.learn(&learned, at(seconds), &rules, &nobody(), &mut Vec::new());
+        };
+        // Learned and lifted here: the lift alone, and what is heard later about the same ban does not make it newer.
+        learn(&mut owner, learned, 10);
+        owner.lift(client, Lift::Allowed, at(1000), &mut Vec::new());
+        learn(&mut owner, Learned { lifted: Some((at(1000), Lift::Allowed)), ..learned }, 2000);
+        let told = owner.since(at(1000));
+        let [Decision { at: lifted_at, act, origin: Origin::Decided, .. }] = told[..] else { panic!("{told:?}") };
+        assert_eq!(act, Act::Lift(Lift::Allowed, ban));
+        assert!(lifted_at <= at(1000) && lifted_at > at(998), "{lifted_at:?}");
+        assert_eq!(owner.since(at(5)), told);
+        assert_eq!(owner.since(at(1002)), []);
+
+        // Decided here and lifted elsewhere: the lift is known where it is stored, but the ban is never told without it.
+        owner.fail(&failure(2, 5), at(2000), &rules, &mut Vec::new());
+        let elsewhere =
+            Learned { client: failure(2, 1).client, at: at(1900), lifted: Some((at(2010), Lift::Unbanned)), ban };
+        learn(&mut owner, elsewhere, 2020);
+        assert!(matches!(
+            owner.since(at(2000))[..],
+            [Decision { act: Act::Ban(_), .. }, Decision { act: Act::Lift(Lift::Unbanned, _), .. }]
+        ));
+        assert_eq!(owner.since(at(2005)), []);
+
+        // In the millisecond of its ban, the unit began before it.
+        owner.fail(&failure(3, 5), at(3000), &rules, &mut Vec::new());
+        owner.lift(failure(3, 1).client, Lift::Unbanned, at(3000), &mut Vec::new());
+        assert!(owner.since(at(3000)).iter().all(|decision| decision.at == at(3000)));
+        assert_eq!(owner.since(at(3000)).len(), 2);
+
+        // Neither that one ran out, nor that there was no room for it.
+        owner.fail(&failure(4, 5), at(3000), &rules, &mut Vec::new());
+        owner.tick(at(4000), &rules, &nobody(), &mut Vec::new());
+        assert_eq!(owner.since(at(3002)), []);
     }
 
     #[test]
@@ -704,6 +765,45 @@ mod tests {
             let Some(Decision { act: Act::Ban(ban), origin, .. }) = said.pop() else { panic!("{said:?}") };
             assert_eq!((ban.offences, origin), (offences, Origin::Decided));
         }
+    }
+
+    #[test]
+    fn a_lift_that_is_heard_after_the_next_offence_does_not_end_the_newer_ban() {
+        let rules = rules();
+        let Failure { client, pattern, severity, .. } = failure(1, 1);
+        let hour = Ban { until: at(3600), offences: 1, failures: 5, pattern, severity };
+        let lifted = |seconds| Learned { client, at: at(0), ban: hour, lifted: Some((at(seconds), Lift::Unbanned)) };
+        let learn = |owner: &mut Owner, learned: &Learned, seconds| {
+            let mut said = Vec::new();
+            owner.learn(learned, at(seconds), &rules, &nobody(), &mut said);
+            said
+        };
+        // This node has not heard of the ban of an hour when the client offends again.
+        let mut owner = Owner::new(0, 10, hash_key(1));
+        let mut said = Vec::new();
+        owner.fail(&failure(1, 5), at(700), &rules, &mut said);
+        let before = owner.snapshot(at(701));
+        assert!(matches!(said[..], [Decision { act: Act::Ban(ban), .. }] if ban.until == at(1000)));
+
+        for seconds in [600, 699] {
+            assert_eq!(learn(&mut owner, &lifted(seconds), 701), []);
+            assert_eq!(owner.snapshot(at(701)), before);
+        }
+        // Lifted before it began, by a clock that is wrong.
+        let odd = Learned { at: at(650), ..lifted(1) };
+        assert_eq!(learn(&mut owner, &odd, 701), []);
+        assert_eq!(owner.snapshot(at(701)), before);
+
+        // At the same time or later it is meant for whatever ban there is.
+        let said = learn(&mut owner, &lifted(700), 702);
+        assert!(matches!(said[..], [Decision { act: Act::Lift(Lift::Unbanned, _), origin: Origin::Learned, .. }]));
+        assert!(!owner.has_banned(client, at(702)));
+
+        // A ban that was learned ends by its own lift, however that was written down.
+        let mut owner = Owner::new(0, 10, hash_key(1));
+        assert_eq!(learn(&mut owner, &Learned { at: at(5), lifted: None, ..lifted(1) }, 10).len(), 1);
+        assert_eq!(learn(&mut owner, &Learned { at: at(5), ..lifted(1) }, 11).len(), 1);
+        assert_eq!(owner.banned(), 0);
     }
 
     #[test]
@@ -797,14 +897,22 @@ mod tests {
     /// One step of the test below.
     #[derive(Clone, Debug)]
     enum Step {
-        Fail { count: u32 },
-        Learn { ago: u64, lasts: u64, offences: u32, lifted: bool },
+        Fail {
+            count: u32,
+        },
+        /// `lifted`: how long after it was decided.
+        Learn {
+            ago: u64,
+            lasts: u64,
+            offences: u32,
+            lifted: Option<u64>,
+        },
         Lift,
         Tick,
     }
 
     fn step() -> impl Strategy<Value = Step> {
-        let learn = (0..1500u64, 0..3000u64, 1..6u32, prop::bool::weighted(0.3));
+        let learn = (0..1500u64, 0..3000u64, 1..6u32, prop::option::weighted(0.4, 0..1500u64));
         prop_oneof![
             4 => (1..4u32).prop_map(|count| Step::Fail { count }),
             4 => learn.prop_map(|(ago, lasts, offences, lifted)| Step::Learn { ago, lasts, offences, lifted }),
@@ -820,8 +928,10 @@ mod tests {
         offences: u32,
         last: u64,
         banned_until: u64,
-        /// The latest ban if it was decided here: when it ends, and whether it was lifted.
-        decided: Option<(u64, bool)>,
+        /// When the latest ban ends, and whether it was decided here.
+        latest: (u64, bool),
+        /// When that was lifted, and whether that was decided here.
+        lifted: Option<(u64, bool)>,
     }
 
     proptest! {
@@ -859,8 +969,13 @@ mod tests {
                             if reached {
                                 let until = now + (50 * 3u64.pow(remembered.min(6))).min(4000);
                                 let offences = remembered + 1;
-                                let decided = Some((until, false));
-                                *model = Known { offences, last: now, banned_until: until, decided, failures: vec![] };
+                                *model = Known {
+                                    offences,
+                                    last: now,
+                                    banned_until: until,
+                                    latest: (until, true),
+                                    ..Known::default()
+                                };
                             }
                         }
                     }
@@ -868,23 +983,32 @@ mod tests {
                         let (at, until) = (now - ago, now - ago + lasts);
                         let Failure { client, pattern, severity, .. } = failure(who, 1);
                         let ban = Ban { until: Time::from_millis(until), offences, failures: 3, pattern, severity };
-                        let lifted = lifted.then_some(Lift::Unbanned);
-                        let learned = Learned { client, at: Time::from_millis(at), ban, lifted };
+                        // Nobody hears of what is still to come.
+                        let lifted = lifted.map(|after| (at + after).min(now));
+                        let learned = Learned {
+                            client,
+                            at: Time::from_millis(at),
+                            ban,
+                            lifted: lifted.map(|at| (Time::from_millis(at), Lift::Unbanned)),
+                        };
                         owner.learn(&learned, time, &rules, &nobody(), &mut said);
                         let forgotten = ago >= 1000;
                         let is_banned = model.banned_until > now;
-                        let ends = lifted.is_some() && is_banned && model.banned_until <= until + 1000;
+                        let ends = lifted.is_some_and(|lifted| lifted >= model.last)
+                            && is_banned && model.banned_until <= until + 1000;
                         let begins = lifted.is_none() && until > now
                             && !(is_banned && model.banned_until + 1000 >= until);
                         if ends || begins || !forgotten {
                             if begins {
-                                *model = Known { banned_until: until, decided: None, failures: vec![], ..model.clone() };
+                                model.banned_until = until;
+                                (model.latest, model.lifted) = ((until, false), None);
+                                model.failures.clear();
                             } else if ends {
                                 model.banned_until = 0;
-                                model.decided = model.decided.map(|(until, _)| (until, true));
+                                model.lifted = Some((now, false));
                                 model.failures.clear();
                             } else if !is_banned && at > model.last {
-                                model.decided = None;
+                                (model.latest, model.lifted) = ((until, false), None);
                             }
                             let learned = if forgotten && !begins { 0 } else { offences };
                             model.offences = match forgotten && !begins { true => model.offences, false => remembered.max(learned) };
@@ -896,7 +1020,7 @@ mod tests {
                         // One that ran out may be lifted too, if nobody has said so yet.
                         prop_assert!(was || model.banned_until <= now);
                         if was {
-                            model.decided = model.decided.map(|(until, _)| (until, true));
+                            model.lifted = Some((now, true));
                         }
                         model.banned_until = 0;
                         model.failures.clear();
@@ -931,21 +1055,28 @@ mod tests {
                     prop_assert_eq!(until.map_or(0, Time::millis), if model.banned_until > now { model.banned_until } else { 0 });
                     prop_assert_eq!(owner.has_banned(client, time), until.is_some());
                 }
-                for since in [now - 300, now - 999] {
-                    let told = owner.since(Time::from_millis(since));
+                // Those whose last offence is too old may be forgotten, or not yet.
+                let fresh: Vec<(Network, &Known)> = known.iter().filter(|(_, model)| model.last + 1000 > now)
+                    .map(|(who, model)| (failure(*who, 1).client, model)).collect();
+                for since in [now, now - 300, now - 999, now - 3000] {
                     let mut want = Vec::new();
-                    for (who, model) in known.iter().filter(|(_, model)| model.last >= since) {
-                        if let Some((until, lifted)) = model.decided {
-                            want.push((failure(*who, 1).client, until, false));
-                            want.extend(lifted.then_some((failure(*who, 1).client, until, true)));
+                    for (client, Known { latest: (until, decided), last, lifted, .. }) in &fresh {
+                        let tells_ban = *decided && *last >= since;
+                        want.extend(tells_ban.then_some((*client, *until, false, *last)));
+                        if let Some((when, here)) = lifted && (tells_ban || *here && when >> 10 >= since >> 10) {
+                            want.push((*client, *until, true, (when >> 10 << 10).max(*last)));
                         }
                     }
-                    let mut got: Vec<_> = told.iter().map(|decision| match decision.act {
-                        Act::Ban(ban) => (decision.client, ban.until.millis(), false),
-                        Act::Lift(_, ban) => (decision.client, ban.until.millis(), true),
-                    }).collect();
+                    let told = owner.since(Time::from_millis(since));
                     prop_assert!(told.is_sorted_by_key(|decision| decision.serial));
-                    got.sort_unstable();
+                    prop_assert!(told.iter().all(|decision| decision.origin == Origin::Decided));
+                    let told = told.iter().filter(|decision| fresh.iter().any(|(client, _)| *client == decision.client));
+                    let mut got: Vec<_> = told.map(|decision| match decision.act {
+                        Act::Ban(ban) => (decision.client, ban.until.millis(), false, decision.at.millis()),
+                        Act::Lift(_, ban) => (decision.client, ban.until.millis(), true, decision.at.millis()),
+                    }).collect();
+                    // By client, and each one's ban before its lift as they were told.
+                    got.sort_by_key(|(client, ..)| *client);
                     prop_assert_eq!(got, want);
                 }
             }

@@ -145,16 +145,6 @@ impl<V: Default> Recency<V> {
         })
     }
 
-    /// All clients, newest first.
-    pub fn iter_newest(&self) -> impl Iterator<Item = (Network, &V)> {
-        let mut at = self.newest;
-        std::iter::from_fn(move || {
-            let node = self.nodes.get(at as usize)?;
-            at = node.older;
-            Some((node.client, &node.value))
-        })
-    }
-
     /// How many places there are: clients and free ones.
     pub fn places(&self) -> usize {
         self.nodes.len()
@@ -276,9 +266,6 @@ mod tests {
                 prop_assert_eq!(table.oldest().map(|(c, v)| (c, *v)), list.first().copied());
                 let all: Vec<_> = table.iter().map(|(c, v)| (c, *v)).collect();
                 prop_assert_eq!(&all, &list);
-                let mut newest: Vec<_> = table.iter_newest().map(|(c, v)| (c, *v)).collect();
-                newest.reverse();
-                prop_assert_eq!(&newest, &list);
                 let mut placed: Vec<_> = (0..table.places()).filter_map(|at| table.at(at)).map(|(c, v)| (c, *v)).collect();
                 placed.sort_unstable();
                 let mut sorted = list.clone();

@@ -86,7 +86,8 @@ impl Replica {
         };
     }
 
-    /// Applies what was learned as the client's owner does; see [`Learned::change`].
+    /// Applies what was learned as the client's owner does; see [`Learned::change`]. What is learned must come oldest first:
+    /// an owner passes over lifts that are older than the client's last offence, which a replica does not know.
     pub fn learn(&mut self, learned: &Learned, now: Time) {
         let in_force = self.bans.get(learned.client).map(Entry::until).filter(|until| *until > now);
         match learned.change(in_force, now) {
@@ -205,16 +206,17 @@ mod tests {
         }
     }
     proptest! {
-        /// Whatever list is learned, the replica holds what the owner has in force.
+        /// Whatever list is learned, oldest first, the replica holds what the owner has in force.
         #[test]
         fn learns_what_the_owner_learns(
-            list in prop::collection::vec((networks(), 0..6_000u64, 0..10_000u64, 0..3u8), 0..60),
+            mut list in prop::collection::vec((0..6_000u64, networks(), 0..10_000u64, 0..3u8, 0..6_000u64), 0..60),
         ) {
             let (now, rules) = (Time::from_millis(6_000), rules());
             let mut replica = Replica::new(hash_key(1));
             let mut owner = Owner::new(0, 100, hash_key(2));
-            for (client, at, until, kind) in list {
-                let lifted = (kind == 0).then_some(Lift::Unbanned);
+            list.sort_unstable();
+            for (at, client, until, kind, lifted) in list {
+                let lifted = (kind == 0).then_some((Time::from_millis(lifted), Lift::Unbanned));
                 let learned = Learned { client, at: Time::from_millis(at), ban: ban(until, 1), lifted };
                 replica.learn(&learned, now);
                 owner.learn(&learned, now, &rules, &NetworkTable::new(hash_key(3)), &mut Vec::new());

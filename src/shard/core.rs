@@ -699,7 +699,7 @@ mod tests {
         let (at, pattern) = (Time::START.minus(Duration::from_secs(60)), PatternId::new(0).unwrap());
         let until = at.plus(Duration::from_secs(3600));
         let ban = Ban { until, offences: 1, failures: 5, pattern, severity: Severity::new(1).unwrap() };
-        Learned { client: client(n), at, ban, lifted }
+        Learned { client: client(n), at, ban, lifted: lifted.map(|why| (Time::START, why)) }
     }
 
     fn fails(n: u32) -> Failure {

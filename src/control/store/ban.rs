@@ -48,7 +48,7 @@ impl StoredBan {
             client: self.client,
             at: wall.time(self.banned_at).min(wall.now()),
             ban,
-            lifted: self.lifted.map(|(_, why)| why),
+            lifted: self.lifted.map(|(at, why)| (wall.time(at), why)),
         }
     }
 }
