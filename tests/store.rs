@@ -3,9 +3,8 @@
 mod harness;
 
 use harness::databases::{Database, Sqlite};
-use harness::{
-    Config, DEADLINE, Directory, Ended, Http, Server, failed_login, record, run_command, says, tool, wait_for,
-};
+use harness::limits::{self, Limit};
+use harness::{Config, DEADLINE, Directory, Ended, Http, Server, failed_login, record, run_command, tool, wait_for};
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
@@ -264,17 +263,97 @@ fn what_cannot_be_written_now_is_written_later() {
     server.send_tcp(clients.iter().map(|client| failed_login(client)));
     server.wait_for_bans_everywhere(49);
     server.wait_for_log("that it cannot be written", |line| {
-        line["message"].as_str().is_some_and(|text| text.starts_with("the local state cannot be written"))
+        line["message"].as_str().is_some_and(|text| text.starts_with("the local state has a fault"))
     });
     assert_eq!(server.metrics().get("fail2ban_state_writable", &[]), 0);
     // Questions and lines go on.
     assert_eq!(server.status("192.0.2.49"), 403);
     lock.release();
-    server.wait_for_log("that it can again", |line| says(line, "the local state can be written again"));
+    server.wait_for_log("that it can again", |line| {
+        line["message"].as_str().is_some_and(|text| text.starts_with("the local state works again"))
+    });
     wait_for("all to be kept", || (server.metrics().get("fail2ban_bans_stored_total", &[]) == 49).then_some(()));
     server.signal(libc::SIGKILL);
     server.wait_for_end();
     Server::start(config).wait_for_bans_everywhere(49);
+}
+
+fn writable(server: &Server, writable: u64) {
+    wait_for("the state to be seen", || {
+        (server.metrics().get("fail2ban_state_writable", &[]) == writable).then_some(())
+    });
+}
+
+/// The disk is full for a while: nothing is lost, and it is not said to be written before it is.
+#[test]
+fn a_full_disk_loses_nothing_as_long_as_the_program_runs() {
+    const COUNT: usize = 8_000;
+    let state = Directory::new();
+    let config = keeping(&state).set("log.level", "warn");
+    let server = Server::start_limited(config.clone(), &[Limit::FileBytes(400_000)]);
+    server.fail("192.0.2.1", 1);
+    wait_for("the first to be kept", || (server.metrics().get("fail2ban_bans_stored_total", &[]) == 1).then_some(()));
+    let address = |n: usize| format!("10.0.{}.{}", n >> 8, n & 255);
+    for part in (0..COUNT).collect::<Vec<_>>().chunks(2_000) {
+        server.send_tcp(part.iter().map(|n| failed_login(&address(*n))));
+    }
+    server.wait_for_bans_everywhere(COUNT as u64 + 1);
+    writable(&server, 0);
+    // More than one try fails.
+    std::thread::sleep(Duration::from_millis(2_500));
+    writable(&server, 0);
+    assert!(server.metrics().get("fail2ban_bans_stored_total", &[]) < COUNT as u64);
+    limits::give_room(server.pid());
+    writable(&server, 1);
+    wait_for("all to be kept", || {
+        (server.metrics().get("fail2ban_bans_stored_total", &[]) == COUNT as u64 + 1).then_some(())
+    });
+    server.signal(libc::SIGKILL);
+    server.wait_for_end();
+    Server::start(config).wait_for_bans_everywhere(COUNT as u64 + 1);
+}
+
+/// The disk is full when it starts: what is there is in force, and it is written to when there is room.
+#[test]
+fn a_start_on_a_full_disk_remembers() {
+    let state = Directory::new();
+    let config = keeping(&state);
+    let server = Server::start(config.clone());
+    server.send_tcp((1..=50).map(|n| failed_login(&format!("192.0.2.{n}"))));
+    server.wait_for_bans_everywhere(50);
+    server.stop();
+    let server = Server::start_limited(config.clone(), &[Limit::FileBytes(1_000)]);
+    server.wait_for_bans_everywhere(50);
+    assert_eq!((server.status("192.0.2.50"), server.status("192.0.2.51")), (403, 200));
+    writable(&server, 0);
+    server.fail("192.0.2.51", 1);
+    server.wait_for_bans_everywhere(51);
+    limits::give_room(server.pid());
+    writable(&server, 1);
+    wait_for("it to be kept", || (server.metrics().get("fail2ban_bans_stored_total", &[]) == 1).then_some(()));
+    server.signal(libc::SIGKILL);
+    server.wait_for_end();
+    Server::start(config).wait_for_bans_everywhere(51);
+}
+
+/// Somebody tidies up.
+#[test]
+fn a_state_that_is_deleted_is_written_again() {
+    let state = Directory::new();
+    let config = keeping(&state);
+    let server = Server::start(config.clone());
+    server.fail("192.0.2.1", 1);
+    wait_for("the first to be kept", || (server.metrics().get("fail2ban_bans_stored_total", &[]) == 1).then_some(()));
+    std::fs::remove_dir_all(state.0.join("state")).unwrap();
+    server.wait_for_log("that it is gone", |line| {
+        line["message"].as_str().is_some_and(|text| text.contains("the file was deleted"))
+    });
+    server.fail("192.0.2.2", 1);
+    wait_for("the second to be kept", || (server.metrics().get("fail2ban_bans_stored_total", &[]) == 2).then_some(()));
+    writable(&server, 1);
+    server.signal(libc::SIGKILL);
+    server.wait_for_end();
+    Server::start(config).wait_for_bans_everywhere(2);
 }
 
 /// It is read all the same, and what is decided meanwhile is written when it can be.

@@ -102,6 +102,10 @@ pub fn settings_warnings(source: &str, settings: &Settings) {
     }
 }
 
+pub fn more_rows_faulty(more: usize) {
+    warn!(more, "and more rows of the database are left out; /database/status names them");
+}
+
 pub fn row_faulty(fault: &RowFault) {
     warn!(
         table = fault.table.name(),
@@ -130,7 +134,7 @@ pub fn database_refuses(why: &str) {
 }
 
 pub fn state_failed(why: impl Display) {
-    error!("the local state cannot be written: {why}; bans go on, and are written when it can be");
+    error!("the local state has a fault: {why}; bans go on, and what is decided is written when it can be");
 }
 
 pub fn copy_failed(why: impl Display) {
@@ -138,7 +142,7 @@ pub fn copy_failed(why: impl Display) {
 }
 
 pub fn state_works_again() {
-    info!("the local state can be written again");
+    info!("the local state works again; what was decided meanwhile is written");
 }
 
 pub fn state_broken(directory: &str) {

@@ -147,6 +147,15 @@ impl Publisher {
             Some(contents) => {
                 let (matcher, more) = self.matcher_of_rows(&contents.patterns);
                 faults.extend(more);
+                if contents.patterns_more > 0 {
+                    let (read, more) = (contents.patterns.len(), contents.patterns_more);
+                    faults.push(RowFault {
+                        table: TableName::Patterns,
+                        row: String::new(),
+                        column: String::new(),
+                        message: format!("only the first {read} rows are read; {more} more are left out"),
+                    });
+                }
                 matcher
             }
         };

@@ -35,8 +35,8 @@ const CHECK: Duration = Duration::from_secs(1);
 /// How long the shards have to end, and their last events to be heard.
 const LAST_EVENTS: Duration = Duration::from_millis(200);
 
-/// How long the store has at least to keep the last decisions and to tell other nodes.
-const LAST_WORDS: Duration = Duration::from_secs(3);
+/// How long the store has at least to keep the last decisions: what is decided is not lost for a deadline.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Events handled before signals and scrapes get their turn.
 const EVENTS_PER_TURN: usize = 1024;
@@ -459,11 +459,11 @@ impl Server {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         while self.take_events() && Instant::now() < last {}
-        // What was decided is kept before the process ends, however long the disk takes within the deadline.
+        // What was decided is kept before the process ends; other nodes are told of it as long as the deadline allows.
         let Server { outbox, store, .. } = self;
         let kept = async move {
             outbox.close(&store).await;
-            let thread = store.close();
+            let thread = store.close(deadline.saturating_duration_since(Instant::now()));
             while !thread.is_finished() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }

@@ -18,6 +18,8 @@ pub enum Limit {
     OpenFiles(u64),
     /// More locked memory than this, in bytes. It cannot raise the limit again.
     LockedMemory(u64),
+    /// Files longer than this, in bytes, which is as if the disk was full. [`give_room`] takes it back.
+    FileBytes(u64),
     /// A capability, by its number.
     Capability(u32),
     /// io_uring: its system call fails with EPERM, as in containers with their default seccomp profile.
@@ -47,6 +49,16 @@ fn set(limit: &Limit) -> io::Result<()> {
             drop_capability(CAP_IPC_LOCK)?;
             drop_capability(CAP_SYS_RESOURCE)?;
             set_limit(libc::RLIMIT_MEMLOCK, bytes)
+        }
+        Limit::FileBytes(bytes) => {
+            // Or it would be killed for trying.
+            // SAFETY: takes numbers only.
+            if unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) } == libc::SIG_ERR {
+                return Err(io::Error::last_os_error());
+            }
+            let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
+            // SAFETY: `limit` lives through the call, which only reads it.
+            check(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) })
         }
         Limit::Capability(capability) => drop_capability(capability),
         Limit::IoUring => deny_io_uring(),
@@ -93,6 +105,15 @@ fn deny_io_uring() -> io::Result<()> {
     check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })?;
     // SAFETY: `filter` describes `program`, and both live through the call, which copies them.
     check(unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) })
+}
+
+/// Lets a child's files be as long as it likes.
+pub fn give_room(pid: u32) {
+    let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: `limit` lives through the call, which only reads it; the old limit is not asked for.
+    let given =
+        unsafe { libc::prlimit(pid as libc::pid_t, libc::RLIMIT_FSIZE, &raw const limit, std::ptr::null_mut()) };
+    check(given).expect("a child of this user");
 }
 
 /// Sends a signal to a child that was not waited for yet, so that its number is still its own.

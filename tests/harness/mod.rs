@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 /// How long anything may take on a slow machine that is busy with something else. Nothing waits that long when all is
 /// well.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// How long to wait before looking again.
 const PAUSE: Duration = Duration::from_millis(5);

@@ -10,7 +10,7 @@ pub type Row = Vec<(String, Option<String>)>;
 macro_rules! named {
     ($(#[$doc:meta])* $type:ident { $($variant:ident = $name:literal,)+ }) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum $type { $($variant,)+ }
 
         impl $type {
@@ -62,7 +62,7 @@ impl ListName {
 }
 
 /// A row that cannot be used. The others are.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RowFault {
     pub table: TableName,
     /// What the row is called: a pattern's name, an address; made printable.
@@ -94,8 +94,9 @@ pub struct List {
 /// Everything that settings are made of.
 #[derive(Clone, Debug, Default)]
 pub struct Contents {
-    /// Rows of `patterns`, in the order of their ids.
+    /// Rows of `patterns`, in the order of their ids, and how many more there are than are read.
     pub patterns: Vec<Row>,
+    pub patterns_more: usize,
     /// The row `default` of `ban_config`, if it is there and enabled.
     pub ban: Option<Row>,
     pub whitelist: List,
@@ -126,7 +127,7 @@ impl Contents {
             let (one, two) = (self.list(name), other.list(name));
             one.faulty == two.faulty && one.faults == two.faults && one.networks == two.networks
         });
-        lists && self.patterns == other.patterns && self.ban == other.ban
+        lists && self.patterns == other.patterns && self.patterns_more == other.patterns_more && self.ban == other.ban
     }
 }
 

@@ -38,6 +38,9 @@ pub const LIST_ROWS_MAX: usize = 10_000_000;
 /// Rows of a list in one piece: half a megabyte, so that no limit of any of the databases is met.
 const LIST_PIECE: i64 = 10_000;
 
+/// No id is lower that a database gives.
+const BEFORE_ALL: i64 = i64::MIN + 1;
+
 /// Bans in one statement: each has fifteen values, and SQLite takes 32,766 in each.
 const BANS_PER_STATEMENT: usize = 500;
 
@@ -321,6 +324,17 @@ impl Database {
 
     /// Fills an empty database, once in its life, whichever of several nodes comes first.
     async fn seed(&mut self, seed: &Seed, draw: u64) -> Result<()> {
+        let counted = self.count("SELECT COUNT(*) FROM mailfail2ban_versions").await?;
+        if counted < TableName::ALL.len() {
+            // Somebody deleted some. Where it may not be written, what they would tell is only seen at each refresh.
+            for table in TableName::ALL {
+                let sql = "INSERT INTO mailfail2ban_versions (name, version) VALUES (?, 0)";
+                match self.execute(sql, vec![table.name().into()]).await {
+                    Err(fault) if !fault.leaves_connection() => return Err(fault),
+                    _ => {}
+                }
+            }
+        }
         if let Some(id) = self.meta("database").await? {
             self.id = id;
             return Ok(());
@@ -433,7 +447,7 @@ impl Database {
         let versions = self.read_versions().await?;
         for table in tables {
             match table {
-                TableName::Patterns => contents.patterns = self.read_patterns().await?,
+                TableName::Patterns => (contents.patterns, contents.patterns_more) = self.read_patterns().await?,
                 TableName::BanConfig => contents.ban = self.read_ban_config().await?,
                 TableName::Whitelist => contents.whitelist = self.read_list(ListName::Whitelist).await?,
                 TableName::Blacklist => contents.blacklist = self.read_list(ListName::Blacklist).await?,
@@ -444,19 +458,18 @@ impl Database {
         Ok((contents, versions))
     }
 
-    async fn read_patterns(&mut self) -> Result<Vec<Row>> {
+    async fn read_patterns(&mut self) -> Result<(Vec<Row>, usize)> {
         const COLUMNS: [&str; 9] =
             ["name", "regex", "ip_group", "severity", "description", "enabled", "program", "weight", "examples"];
-        let counted = self.count("SELECT COUNT(*) FROM patterns").await?;
-        if counted > PATTERNS_MAX {
-            return Err(DatabaseFault::TooMany { table: TableName::Patterns, max: PATTERNS_MAX });
-        }
+        let all = self.count("SELECT COUNT(*) FROM patterns").await?;
+        let counted = all.min(PATTERNS_MAX);
         let columns = COLUMNS.map(|column| self.dialect.text(column)).join(", ");
-        let rows = self.rows(format!("SELECT {columns} FROM patterns ORDER BY id"), Vec::new()).await?;
+        let sql = format!("SELECT {columns} FROM patterns ORDER BY id LIMIT {PATTERNS_MAX}");
+        let rows = self.rows(sql, Vec::new()).await?;
         if rows.len() != counted {
             return Err(DatabaseFault::Short { table: TableName::Patterns, counted, read: rows.len() });
         }
-        Ok(rows.into_iter().map(|row| named(&COLUMNS, row)).collect())
+        Ok((rows.into_iter().map(|row| named(&COLUMNS, row)).collect(), all - counted))
     }
 
     async fn read_ban_config(&mut self) -> Result<Option<Row>> {
@@ -470,7 +483,8 @@ impl Database {
             "max_memory_ttl_seconds",
         ];
         let columns = COLUMNS.map(|column| self.dialect.text(column)).join(", ");
-        let sql = format!("SELECT {columns} FROM ban_config WHERE name = 'default' AND enabled");
+        let enabled = self.dialect.is_enabled();
+        let sql = format!("SELECT {columns} FROM ban_config WHERE name = 'default' AND {enabled}");
         let rows = self.rows(sql, Vec::new()).await?;
         Ok(rows.into_iter().next().map(|row| named(&COLUMNS, row)))
     }
@@ -478,13 +492,15 @@ impl Database {
     /// A list of a million rows comes in a hundred pieces, each gathered to one text by the database itself.
     async fn read_list(&mut self, list: ListName) -> Result<super::contents::List> {
         let table = list.table();
-        let counted = self.count(&format!("SELECT COUNT(*) FROM {} WHERE enabled", table.name())).await?;
+        let enabled = self.dialect.is_enabled();
+        let sql = format!("SELECT COUNT(*) FROM {} WHERE {enabled} AND id > {BEFORE_ALL}", table.name());
+        let counted = self.count(&sql).await?;
         if counted > LIST_ROWS_MAX {
             return Err(DatabaseFault::TooMany { table, max: LIST_ROWS_MAX });
         }
         let sql = self.dialect.list_piece(table.name());
         let mut reader = ListReader::new(list);
-        let (mut after, mut read) = (i64::MIN, 0usize);
+        let (mut after, mut read) = (BEFORE_ALL, 0usize);
         loop {
             let row = self.raw_rows(sql.clone(), vec![after.into(), LIST_PIECE.into()]).await?;
             let Some(row) = row.into_iter().next() else { return Err(DatabaseFault::Missing("count of rows")) };
@@ -691,6 +707,9 @@ fn bound(sql: String, binds: Vec<Bind>) -> sqlx::query::Query<'static, sqlx::Any
 fn text_of(row: &AnyRow, at: usize) -> Option<String> {
     if let Ok(text) = row.try_get::<Option<String>, _>(at) {
         return text;
+    }
+    if let Ok(bytes) = row.try_get::<Vec<u8>, _>(at) {
+        return Some(String::from_utf8_lossy(&bytes).into_owned());
     }
     let number = row.try_get::<i64, _>(at).map(|number| number.to_string());
     number.or_else(|_| row.try_get::<f64, _>(at).map(|number| number.to_string())).ok().or(Some("\u{fffd}".to_owned()))

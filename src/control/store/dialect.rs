@@ -38,12 +38,8 @@ impl Dialect {
     /// A column or expression as text.
     pub fn text(self, expression: &str) -> String {
         match self {
-            // A blob where a text should be would end the reading if it is no UTF-8.
-            Dialect::Sqlite => {
-                format!(
-                    "CASE typeof({expression}) WHEN 'blob' THEN hex({expression}) ELSE CAST({expression} AS TEXT) END"
-                )
-            }
+            // As bytes: SQLite takes for a text what is no UTF-8, and reading that would end the reading of everything.
+            Dialect::Sqlite => format!("CAST(CAST({expression} AS TEXT) AS BLOB)"),
             Dialect::Postgres => format!("CAST({expression} AS TEXT)"),
             Dialect::MySql => format!("CAST({expression} AS CHAR)"),
         }
@@ -57,14 +53,14 @@ impl Dialect {
             Dialect::Sqlite => &["PRAGMA journal_mode = WAL"],
             Dialect::Postgres => &[
                 "SET lock_timeout = '2s'",
-                "SET idle_in_transaction_session_timeout = '15s'",
+                "SET idle_in_transaction_session_timeout = '30s'",
                 "SET tcp_user_timeout = '15s'",
             ],
             Dialect::MySql => &[
                 "SET SESSION group_concat_max_len = 4194304",
                 "SET SESSION innodb_lock_wait_timeout = 2, SESSION wait_timeout = 60",
                 // Of MariaDB alone.
-                "SET SESSION idle_transaction_timeout = 15",
+                "SET SESSION idle_transaction_timeout = 30",
             ],
         }
     }
@@ -92,24 +88,32 @@ impl Dialect {
         }
     }
 
+    /// Whether a row is switched on. SQLite keeps whatever is written there.
+    pub fn is_enabled(self) -> &'static str {
+        match self {
+            Dialect::Sqlite => "lower(CAST(enabled AS TEXT)) IN ('1', 't', 'true', 'y', 'yes', 'on')",
+            Dialect::Postgres | Dialect::MySql => "enabled",
+        }
+    }
+
     /// Reads a piece of a list: how many rows it has, its last id, and its addresses, one a line. Takes the id after which
     /// it begins and how many rows it has at most.
     pub fn list_piece(self, table: &str) -> String {
         let address = match self {
             // An address with a line end in it would be two.
-            Dialect::Sqlite => format!("replace(COALESCE({}, ''), char(10), ' ')", self.text("ip_address")),
-            Dialect::Postgres => "replace(COALESCE(ip_address, ''), chr(10), ' ')".to_owned(),
+            Dialect::Sqlite => "replace(COALESCE(CAST(ip_address AS TEXT), ''), char(10), ' ')".to_owned(),
+            Dialect::Postgres => "replace(COALESCE(CAST(ip_address AS TEXT), ''), chr(10), ' ')".to_owned(),
             // Not a backslash and an n, which some modes of SQL take for two characters.
             Dialect::MySql => "REPLACE(COALESCE(ip_address, ''), CHAR(10), ' ')".to_owned(),
         };
         let gathered = match self {
-            Dialect::Sqlite => "group_concat(address, char(10))",
+            Dialect::Sqlite => "CAST(group_concat(address, char(10)) AS BLOB)",
             Dialect::Postgres => "string_agg(address, chr(10))",
             Dialect::MySql => "GROUP_CONCAT(address SEPARATOR 0x0A)",
         };
-        let (count, last) = (self.text("COUNT(*)"), self.text("MAX(id)"));
+        let (count, last, enabled) = (self.text("COUNT(*)"), self.text("MAX(id)"), self.is_enabled());
         self.statement(&format!(
-            "SELECT {count}, {last}, {gathered} FROM (SELECT id, {address} AS address FROM {table} WHERE enabled AND id > ? \
+            "SELECT {count}, {last}, {gathered} FROM (SELECT id, {address} AS address FROM {table} WHERE {enabled} AND id > ? \
              ORDER BY id LIMIT ?) AS piece"
         ))
     }
@@ -127,7 +131,11 @@ impl Dialect {
     pub fn millis_from_now(self, column: &str) -> String {
         let millis = match self {
             Dialect::Sqlite => format!("CAST(ROUND((julianday({column}) - julianday('now')) * 86400000) AS INTEGER)"),
-            Dialect::Postgres => format!("CAST(EXTRACT(EPOCH FROM {column} - clock_timestamp()) * 1000 AS BIGINT)"),
+            // One row that says `infinity` would end the reading of all others.
+            Dialect::Postgres => format!(
+                "CASE WHEN isfinite({column}) THEN CAST(EXTRACT(EPOCH FROM {column} - clock_timestamp()) * 1000 AS BIGINT) \
+                 END"
+            ),
             Dialect::MySql => format!("TIMESTAMPDIFF(MICROSECOND, UTC_TIMESTAMP(3), {column}) DIV 1000"),
         };
         self.text(&millis)

@@ -14,6 +14,7 @@ use crate::control::journal;
 use crate::control::publish::{Compiled, Publisher};
 use crate::engine::ban::Learned;
 use crate::engine::policy::Policy;
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,6 +24,9 @@ use tokio::time::Instant;
 
 /// Networks of a list that go into the copy at a time, so that decisions do not wait long.
 const COPIED_AT_ONCE: usize = 5_000;
+
+/// Faulty rows that are logged when they are found.
+const LOGGED_AT_ONCE: usize = 100;
 
 /// What is said of a state that is not where it belongs.
 const IN_MEMORY: &str = "the file cannot be written now; what is decided is only in memory until it can";
@@ -386,10 +390,11 @@ impl Keeper {
 
     /// Says in the log what became faulty.
     fn log_faults(&mut self) {
-        for fault in &self.status.faults {
-            if !self.logged.contains(fault) {
-                journal::row_faulty(fault);
-            }
+        let logged: HashSet<&RowFault> = self.logged.iter().collect();
+        let new: Vec<&RowFault> = self.status.faults.iter().filter(|fault| !logged.contains(fault)).collect();
+        new.iter().take(LOGGED_AT_ONCE).for_each(|fault| journal::row_faulty(fault));
+        if let Some(more) = new.len().checked_sub(LOGGED_AT_ONCE).filter(|more| *more > 0) {
+            journal::more_rows_faulty(more);
         }
         self.logged.clone_from(&self.status.faults);
     }

@@ -42,7 +42,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::{Mutex, Notify, mpsc};
+use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use wall::Wall;
 
 /// Batches of decisions, orders and notices on their way.
@@ -102,6 +102,7 @@ pub struct Opened {
 pub struct Store {
     decisions: mpsc::Sender<Vec<Decision>>,
     orders: mpsc::Sender<Order>,
+    farewell: oneshot::Sender<Duration>,
     pub counts: Arc<Counts>,
     thread: JoinHandle<()>,
 }
@@ -118,9 +119,11 @@ impl Store {
         let (decisions, decided) = mpsc::channel(WAITING);
         let (orders, ordered) = mpsc::channel(WAITING);
         let (notices, noticed) = mpsc::channel(WAITING);
+        let (farewell, ends) = oneshot::channel();
         let counts = Arc::new(Counts::default());
         let path = path.to_owned();
-        let parts = Parts { path, settings, publisher, clock, counts: Arc::clone(&counts), decided, ordered, notices };
+        let parts =
+            Parts { path, settings, publisher, clock, counts: Arc::clone(&counts), decided, ordered, ends, notices };
         let machine = |why: std::io::Error| StoreFault(format!("cannot start a thread: {why}"));
         let thread = std::thread::Builder::new()
             .name("store".to_owned())
@@ -131,7 +134,7 @@ impl Store {
             .map_err(machine)?;
         let ended = || StoreFault("the store ended before it began".to_owned());
         let Beginning { settings, shards, policy, remembered, status } = says.recv().map_err(|_| ended())??;
-        let store = Store { decisions, orders, counts, thread };
+        let store = Store { decisions, orders, farewell, counts, thread };
         Ok(Opened { settings, shards, policy, remembered, status, store, notices: noticed })
     }
 
@@ -155,10 +158,11 @@ impl Store {
         self.thread.is_finished()
     }
 
-    /// Lets go of the store: it keeps what it was given, tells the other nodes if they can be told, and ends.
-    pub fn close(self) -> JoinHandle<()> {
+    /// Lets go of the store: it keeps what it was given, tells the other nodes for at most `farewell`, and ends.
+    pub fn close(self, farewell: Duration) -> JoinHandle<()> {
         // The other ends of the channels go here, which is how its tasks know.
-        let Store { thread, .. } = self;
+        let Store { thread, farewell: say, .. } = self;
+        let _ = say.send(farewell.min(FAREWELL));
         thread
     }
 }
@@ -172,6 +176,7 @@ struct Parts {
     counts: Arc<Counts>,
     decided: mpsc::Receiver<Vec<Decision>>,
     ordered: mpsc::Receiver<Order>,
+    ends: oneshot::Receiver<Duration>,
     notices: mpsc::Sender<Notice>,
 }
 
@@ -257,11 +262,12 @@ struct Tasks {
     link: Option<Link>,
     shared: Rc<Shared>,
     decided: mpsc::Receiver<Vec<Decision>>,
+    farewell: oneshot::Receiver<Duration>,
     wake: Rc<Notify>,
 }
 
 async fn begin(parts: Parts) -> Result<(Beginning, Tasks), StoreFault> {
-    let Parts { path, settings, publisher, clock, counts, decided, ordered, notices } = parts;
+    let Parts { path, settings, publisher, clock, counts, decided, ordered, ends: farewell, notices } = parts;
     let wall = Wall::new(clock);
     let directory = settings.runtime.state_dir.as_str();
     let directory = (!directory.is_empty()).then(|| Path::new(directory));
@@ -310,18 +316,18 @@ async fn begin(parts: Parts) -> Result<(Beginning, Tasks), StoreFault> {
     let (remembered, policy) = keeper.remember(policy).await;
     let (settings, shards) = (keeper.settings().clone(), keeper.shards());
     let beginning = Beginning { settings, shards, policy, remembered, status: keeper.status().clone() };
-    Ok((beginning, Tasks { keeper, link, shared, decided, wake }))
+    Ok((beginning, Tasks { keeper, link, shared, decided, farewell, wake }))
 }
 
 impl Tasks {
     /// Runs until the control thread lets go.
     async fn run(self) {
-        let Tasks { keeper, link, shared, decided, wake } = self;
+        let Tasks { keeper, link, shared, decided, farewell, wake } = self;
         let keeper = tokio::task::spawn_local(keeper.run());
         let link = link.map(|link| tokio::task::spawn_local(link.run()));
         // Ends when the control thread has let go of its end and everything is written.
         recorder::run(decided, Rc::clone(&shared), Rc::clone(&wake)).await;
-        let farewell = async {
+        let last_words = async {
             if let Some(link) = link {
                 while shared.counts.untold.load(Ordering::Relaxed) > 0 && !link.is_finished() {
                     tokio::time::sleep(Duration::from_millis(5)).await;
@@ -331,7 +337,9 @@ impl Tasks {
             // It ends when it has copied what it was at.
             let _ = keeper.await;
         };
-        let _ = tokio::time::timeout(FAREWELL, farewell).await;
+        let farewell = farewell.await.unwrap_or(FAREWELL);
+        let _ = tokio::time::timeout(farewell, last_words).await;
+        shared.state.lock().await.leave().await;
     }
 }
 

@@ -8,11 +8,12 @@
 
 use super::Shared;
 use super::state::Kept;
-use super::status::{Operation, add, printable_error};
+use super::status::{Operation, printable_error};
 use crate::control::journal;
 use crate::engine::ban::{Act, Decision};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 
@@ -45,6 +46,9 @@ pub async fn run(mut decided: mpsc::Receiver<Vec<Decision>>, shared: Rc<Shared>,
             },
             _ = tick.tick() => {
                 follow_clock(&shared, &mut unmoved).await;
+                if !shared.state.lock().await.is_in_place() {
+                    shared.set_state_fault(Some("the file was deleted, or another is in its place".to_owned()));
+                }
                 if !shared.state_works() {
                     recover(&shared).await;
                 }
@@ -75,7 +79,8 @@ async fn keep(batch: &[Decision], shared: &Shared, wake: &Notify, unmoved: &mut 
                 let wall = shared.wall.get();
                 let written = shared.state.lock().await.keep(chunk, &wall).await;
                 shared.counts.operation(Operation::Keep, written.is_ok());
-                if shared.locally(written).is_some() {
+                if let Some(new) = shared.locally(written) {
+                    shared.counts.kept.fetch_add(new, Ordering::Relaxed);
                     break;
                 }
             }
@@ -83,7 +88,6 @@ async fn keep(batch: &[Decision], shared: &Shared, wake: &Notify, unmoved: &mut 
             recover(shared).await;
         }
         shared.count_untold().await;
-        add(&shared.counts.kept, chunk.len());
         wake.notify_one();
     }
 }

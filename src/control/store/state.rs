@@ -12,7 +12,7 @@ use crate::engine::address::Network;
 use crate::engine::ban::{Act, Ban, Decision, Lift};
 use futures_util::TryStreamExt as _;
 use sqlx::migrate::{MigrateError, Migration, MigrationType, Migrator};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteRow, SqliteSynchronous};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteLockingMode, SqliteRow, SqliteSynchronous};
 use sqlx::{
     AssertSqlSafe, ConnectOptions as _, Connection as _, QueryBuilder, Row as _, SqlSafeStr as _, Sqlite,
     SqliteConnection,
@@ -21,6 +21,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -139,8 +140,12 @@ pub struct State {
     cursor: Option<(String, i64)>,
     /// Where in it those begin that were learned and could not be stored.
     behind: Option<(String, i64)>,
-    /// The file where it belongs, while it lives in memory.
+    /// The file where it belongs, while it lives in memory or in a file that was deleted.
     home: Option<PathBuf>,
+    /// The file it is in, with its device and inode.
+    file: Option<(PathBuf, u64, u64)>,
+    /// A transaction was begun and not ended: whoever began it was given up.
+    open: bool,
     nodes: HashMap<String, i64>,
     /// Held as long as the process lives.
     lock: Option<File>,
@@ -160,7 +165,7 @@ impl State {
         draw: u32,
     ) -> Result<(State, Found), StateFault> {
         let Some(directory) = directory else {
-            return Ok((State::prepare(memory().await?, name, wall, draw, None).await?, Found::Nowhere));
+            return Ok((State::prepare(memory(draw).await?, name, wall, draw, None).await?, Found::Nowhere));
         };
         let path = directory.join(FILE_NAME);
         let lock = match lock(directory) {
@@ -175,7 +180,7 @@ impl State {
             Err(why) => Err(why.into()),
         };
         match opened {
-            Ok(state) => Ok((state, Found::Kept)),
+            Ok(state) => Ok((state.at(&path), Found::Kept)),
             Err(StateFault::Newer(_)) => Err(StateFault::Newer(path)),
             Err(StateFault::Sql(why)) if is_broken(&why) => {
                 let aside = format!("{FILE_NAME}.broken-{}", wall.at(wall.now()) / 1000);
@@ -190,11 +195,16 @@ impl State {
                     }
                 }
                 let connection = connect(&path).await?;
-                Ok((State::prepare(connection, name, wall, draw, Some(&lock)).await?, Found::Broken))
+                Ok((State::prepare(connection, name, wall, draw, Some(&lock)).await?.at(&path), Found::Broken))
             }
             Err(StateFault::Sql(_)) => State::in_memory(&path, name, wall, draw, Some(&lock)).await,
             Err(fault) => Err(fault),
         }
+    }
+
+    fn at(mut self, path: &Path) -> State {
+        self.file = inode_of(path).map(|(device, inode)| (path.to_owned(), device, inode));
+        self
     }
 
     /// A state in memory, with what can be read of the one on disk, until the disk takes it.
@@ -205,9 +215,9 @@ impl State {
         draw: u32,
         lock: Option<&File>,
     ) -> Result<(State, Found), StateFault> {
-        let mut connection = memory().await?;
+        let mut connection = memory(draw).await?;
         migrate(&mut connection).await?;
-        let read = path.exists() && read_from(path, &mut connection).await;
+        let read = path.exists() && read_from(path, &memory_name(draw)).await;
         let found = if read || !path.exists() { Found::InMemory } else { Found::Unreadable };
         let mut state = State::prepare(connection, name, wall, draw, lock).await?;
         state.home = Some(path.to_owned());
@@ -235,6 +245,8 @@ impl State {
             cursor: None,
             behind: None,
             home: None,
+            file: None,
+            open: false,
             nodes: HashMap::new(),
             lock,
         };
@@ -291,18 +303,19 @@ impl State {
 
     /// Moves all times by so many milliseconds, because the machine's clock was set by as many.
     pub async fn shift(&mut self, moved: i64, wall: &Wall) -> sqlx::Result<()> {
-        let mut transaction = self.connection.begin().await?;
+        self.begin().await?;
+        let shifted = self.try_shift(moved, wall).await;
+        self.end(shifted).await
+    }
+
+    async fn try_shift(&mut self, moved: i64, wall: &Wall) -> sqlx::Result<()> {
         sqlx::query(
             "UPDATE bans SET banned_at = banned_at + ?1, expires_at = expires_at + ?1, lifted_at = lifted_at + ?1",
         )
         .bind(moved)
-        .execute(&mut *transaction)
+        .execute(&mut self.connection)
         .await?;
-        sqlx::query("INSERT OR REPLACE INTO meta (name, value) VALUES ('clock', ?)")
-            .bind(wall.tie(&boot_id()).print())
-            .execute(&mut *transaction)
-            .await?;
-        transaction.commit().await
+        self.set_meta("clock", &wall.tie(&boot_id()).print()).await
     }
 
     /// What this node is called among those that share a database.
@@ -310,22 +323,26 @@ impl State {
         &self.node
     }
 
-    /// Stores decisions: all of them or none.
-    pub async fn keep(&mut self, kept: &[Kept], wall: &Wall) -> sqlx::Result<()> {
+    /// Stores decisions: all of them or none. How many were new.
+    pub async fn keep(&mut self, kept: &[Kept], wall: &Wall) -> sqlx::Result<u64> {
+        self.begin().await?;
+        let stored = self.try_keep(kept, wall).await;
+        let (change, new) = self.end(stored).await?;
+        self.change = change;
+        self.untold += new;
+        Ok(new)
+    }
+
+    async fn try_keep(&mut self, kept: &[Kept], wall: &Wall) -> sqlx::Result<(i64, u64)> {
         let (node, run) = (self.node_id, self.run);
-        let mut change = self.change;
-        let mut untold = 0;
-        let mut transaction = self.connection.begin().await?;
+        let (mut change, mut new) = (self.change, 0);
         let mut bans: Vec<(StoredBan, i64)> = Vec::new();
         for one in kept {
             change += 1;
             match one.decision.act {
-                Act::Ban(ban) => {
-                    untold += 1;
-                    bans.push((one.stored(&ban, run, wall), change));
-                }
+                Act::Ban(ban) => bans.push((one.stored(&ban, run, wall), change)),
                 Act::Lift(why, ban) => {
-                    insert_bans(&mut transaction, &std::mem::take(&mut bans), node).await?;
+                    new += insert_bans(&mut self.connection, &std::mem::take(&mut bans), node).await?;
                     if why == Lift::Expired || why == Lift::Evicted {
                         continue;
                     }
@@ -340,17 +357,14 @@ impl State {
                     .bind(one.decision.client.to_string())
                     .bind(wall.at(one.decision.at))
                     .bind(wall.at(ban.until).saturating_add(1_000))
-                    .execute(&mut *transaction)
+                    .execute(&mut self.connection)
                     .await?;
-                    untold += lifted.rows_affected();
+                    new += lifted.rows_affected();
                 }
             }
         }
-        insert_bans(&mut transaction, &bans, node).await?;
-        transaction.commit().await?;
-        self.change = change;
-        self.untold += untold;
-        Ok(())
+        new += insert_bans(&mut self.connection, &bans, node).await?;
+        Ok((change, new))
     }
 
     /// Every ban that is remembered, newest first: those in force, and those whose offence is not older than `since`
@@ -431,7 +445,13 @@ impl State {
     /// been known to be lifted. How far was read holds even if it cannot be stored.
     pub async fn learn(&mut self, bans: &[StoredBan], id: &str, cursor: i64) -> sqlx::Result<Vec<StoredBan>> {
         let before = self.cursor(id).unwrap_or(0);
-        let learned = self.try_learn(bans, id, cursor).await;
+        let learned = match self.begin().await {
+            Ok(()) => {
+                let learned = self.try_learn(bans, id, cursor).await;
+                self.end(learned).await
+            }
+            Err(why) => Err(why),
+        };
         if learned.is_ok() {
             self.behind = None;
         } else if self.behind.is_none() {
@@ -447,7 +467,6 @@ impl State {
         }
         let id_of = |nodes: &HashMap<String, i64>, ban: &StoredBan| nodes.get(&ban.key.node).copied().unwrap_or(0);
         let mut new: HashSet<(i64, i64, i64)> = HashSet::new();
-        let mut transaction = self.connection.begin().await?;
         for chunk in bans.chunks(ROWS_PER_STATEMENT) {
             let mut insert = QueryBuilder::<Sqlite>::new(
                 "INSERT INTO bans (node, run, serial, ip_address, pattern, severity, failures, offences, reason, \
@@ -463,15 +482,11 @@ impl State {
                  run, serial",
             );
             let persistent = chunk.len() == ROWS_PER_STATEMENT;
-            for row in insert.build().persistent(persistent).fetch_all(&mut *transaction).await? {
+            for row in insert.build().persistent(persistent).fetch_all(&mut self.connection).await? {
                 new.insert((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
             }
         }
-        sqlx::query("INSERT OR REPLACE INTO meta (name, value) VALUES ('cursor', ?)")
-            .bind(format!("{id} {cursor}"))
-            .execute(&mut *transaction)
-            .await?;
-        transaction.commit().await?;
+        self.set_meta("cursor", &format!("{id} {cursor}")).await?;
         let is_new = |ban: &&StoredBan| new.contains(&(id_of(&self.nodes, ban), ban.key.run, ban.key.serial));
         Ok(bans.iter().filter(is_new).cloned().collect())
     }
@@ -497,17 +512,39 @@ impl State {
         Ok(old.rows_affected() == PRUNED_AT_ONCE.unsigned_abs() || surplus == PRUNED_AT_ONCE)
     }
 
-    /// Looks whether it works again: writes something, or moves from memory to where it belongs.
+    /// Whether the file that it is in is still there, and the same.
+    pub fn is_in_place(&self) -> bool {
+        self.file.as_ref().is_none_or(|(path, device, inode)| inode_of(path) == Some((*device, *inode)))
+    }
+
+    /// Leaves the file as somebody would like to find it: whole, without a journal beside it.
+    pub async fn leave(&mut self) {
+        self.take_back().await;
+        let _ = sqlx::raw_sql("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut self.connection).await;
+    }
+
+    /// Looks whether it works again: writes something, or moves from memory, or from a file that was deleted, to where it
+    /// belongs.
     pub async fn recover(&mut self, wall: &Wall) -> sqlx::Result<()> {
-        match self.home.clone() {
-            Some(path) => self.move_home(&path).await?,
-            None if self.lock.is_none() => return Ok(()),
-            None => {}
+        self.take_back().await;
+        if !self.is_in_place() {
+            self.home = self.file.take().map(|(path, _, _)| path);
+            // The directory may be another one too, and somebody else's.
+            self.lock = None;
         }
+        if let Some(path) = self.home.clone() {
+            self.move_home(&path).await?;
+        }
+        if self.file.is_none() {
+            return Ok(());
+        }
+        // As much as a batch may need, or it would seem to work again as long as there is room for a word.
+        self.set_meta("probe", &"x".repeat(PROBE_BYTES)).await?;
+        self.set_meta("probe", "").await?;
         self.set_meta("clock", &wall.tie(&boot_id()).print()).await
     }
 
-    /// Writes what is in memory into the file, beside what may be there, and goes on with the file.
+    /// Writes what is here into the file, beside what may be there, and goes on with the file.
     async fn move_home(&mut self, path: &Path) -> sqlx::Result<()> {
         if self.lock.is_none() {
             let lock = lock(path.parent().unwrap_or(Path::new("."))).map_err(into_sql)?;
@@ -517,11 +554,19 @@ impl State {
         migrate(&mut connection).await.map_err(into_sql)?;
         connection.close().await?;
         sqlx::query("ATTACH ? AS home").bind(uri(path, "mode=rw")).execute(&mut self.connection).await?;
-        let moved = self.write_to_home().await;
+        let begun = self.begin().await;
+        let moved = match begun {
+            Ok(()) => {
+                let written = sqlx::raw_sql(WRITE_HOME).execute(&mut self.connection).await.map(drop);
+                self.end(written).await
+            }
+            Err(why) => Err(why),
+        };
         // Nothing is lost if this fails: the connection goes.
         let _ = sqlx::query("DETACH home").execute(&mut self.connection).await;
         moved?;
         self.connection = connect(path).await?;
+        self.file = inode_of(path).map(|(device, inode)| (path.to_owned(), device, inode));
         self.home = None;
         self.nodes.clear();
         let node = self.node.clone();
@@ -529,27 +574,6 @@ impl State {
         self.told = 0;
         self.set_meta("told", "0").await?;
         self.count().await
-    }
-
-    async fn write_to_home(&mut self) -> sqlx::Result<()> {
-        let mut transaction = self.connection.begin_with("BEGIN IMMEDIATE").await?;
-        for sql in [
-            "INSERT OR IGNORE INTO home.nodes (name) SELECT name FROM main.nodes",
-            "INSERT INTO home.bans (node, run, serial, ip_address, pattern, severity, failures, offences, reason, banned_at, \
-             expires_at, lifted_at, lifted_reason, change) SELECT there.id, run, serial, ip_address, pattern, severity, \
-             failures, offences, reason, banned_at, expires_at, lifted_at, lifted_reason, change FROM main.bans JOIN \
-             main.nodes AS here ON here.id = bans.node JOIN home.nodes AS there ON there.name = here.name WHERE TRUE ON \
-             CONFLICT (node, run, serial) DO UPDATE SET lifted_at = COALESCE(lifted_at, excluded.lifted_at), \
-             lifted_reason = COALESCE(lifted_reason, excluded.lifted_reason), change = excluded.change",
-            "DELETE FROM home.copy_rows WHERE EXISTS (SELECT 1 FROM main.meta WHERE name = 'copy')",
-            "DELETE FROM home.copy_lists WHERE EXISTS (SELECT 1 FROM main.meta WHERE name = 'copy')",
-            "INSERT OR IGNORE INTO home.copy_rows SELECT * FROM main.copy_rows",
-            "INSERT OR IGNORE INTO home.copy_lists SELECT * FROM main.copy_lists",
-            "INSERT OR REPLACE INTO home.meta SELECT * FROM main.meta",
-        ] {
-            sqlx::query(sql).execute(&mut *transaction).await?;
-        }
-        transaction.commit().await
     }
 
     /// The last good copy of the database called `identity`, if there is one.
@@ -584,8 +608,13 @@ impl State {
     /// Replaces the small tables of the copy, at once, and says that all of it is of the database called `identity`: its
     /// lists must be right by then.
     pub async fn copy_rows(&mut self, identity: &str, contents: &Contents) -> sqlx::Result<()> {
-        let mut transaction = self.connection.begin().await?;
-        sqlx::query("DELETE FROM copy_rows").execute(&mut *transaction).await?;
+        self.begin().await?;
+        let copied = self.try_copy_rows(identity, contents).await;
+        self.end(copied).await
+    }
+
+    async fn try_copy_rows(&mut self, identity: &str, contents: &Contents) -> sqlx::Result<()> {
+        sqlx::query("DELETE FROM copy_rows").execute(&mut self.connection).await?;
         let patterns = contents.patterns.iter().map(|row| (TableName::Patterns, row));
         let ban = contents.ban.iter().map(|row| (TableName::BanConfig, row));
         for (position, (table, row)) in patterns.chain(ban).enumerate() {
@@ -594,19 +623,20 @@ impl State {
                 .bind(table.name())
                 .bind(i64::try_from(position).unwrap_or(i64::MAX))
                 .bind(columns)
-                .execute(&mut *transaction)
+                .execute(&mut self.connection)
                 .await?;
         }
-        sqlx::query("INSERT OR REPLACE INTO meta (name, value) VALUES ('copy', ?)")
-            .bind(identity)
-            .execute(&mut *transaction)
-            .await?;
-        transaction.commit().await
+        self.set_meta("copy", identity).await
     }
 
     /// Changes a list of the copy: a piece at a time, for decisions must not wait for a million rows.
     pub async fn copy_list(&mut self, list: ListName, networks: &[Network], present: bool) -> sqlx::Result<()> {
-        let mut transaction = self.connection.begin().await?;
+        self.begin().await?;
+        let copied = self.try_copy_list(list, networks, present).await;
+        self.end(copied).await
+    }
+
+    async fn try_copy_list(&mut self, list: ListName, networks: &[Network], present: bool) -> sqlx::Result<()> {
         for chunk in networks.chunks(ROWS_PER_STATEMENT) {
             let mut query = if present {
                 let mut insert = QueryBuilder::<Sqlite>::new("INSERT OR IGNORE INTO copy_lists (name, ip_address) ");
@@ -624,18 +654,47 @@ impl State {
                 texts.push_unseparated(")");
                 delete
             };
-            query.build().persistent(false).execute(&mut *transaction).await?;
+            query.build().persistent(false).execute(&mut self.connection).await?;
         }
-        transaction.commit().await
+        Ok(())
     }
 
     /// Forgets the copy, because what is there is of another database.
     pub async fn forget_copy(&mut self) -> sqlx::Result<()> {
-        let mut transaction = self.connection.begin().await?;
-        for sql in ["DELETE FROM copy_rows", "DELETE FROM copy_lists", "DELETE FROM meta WHERE name = 'copy'"] {
-            sqlx::query(sql).execute(&mut *transaction).await?;
+        self.begin().await?;
+        let sql = "DELETE FROM copy_rows; DELETE FROM copy_lists; DELETE FROM meta WHERE name = 'copy'";
+        let forgotten = sqlx::raw_sql(sql).execute(&mut self.connection).await.map(drop);
+        self.end(forgotten).await
+    }
+
+    /// Begins a transaction. Not by sqlx's means: where SQLite itself has taken one back, because the disk is full, sqlx
+    /// goes on inside of it, and nothing is ever committed again.
+    async fn begin(&mut self) -> sqlx::Result<()> {
+        self.take_back().await;
+        sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut self.connection).await?;
+        self.open = true;
+        Ok(())
+    }
+
+    /// Commits if all went well, else takes back.
+    async fn end<T>(&mut self, done: sqlx::Result<T>) -> sqlx::Result<T> {
+        let done = match done {
+            Ok(done) => sqlx::raw_sql("COMMIT").execute(&mut self.connection).await.map(|_| done),
+            Err(why) => Err(why),
+        };
+        match done {
+            Ok(_) => self.open = false,
+            Err(_) => self.take_back().await,
         }
-        transaction.commit().await
+        done
+    }
+
+    async fn take_back(&mut self) {
+        if self.open {
+            // It may have been taken back already.
+            let _ = sqlx::raw_sql("ROLLBACK").execute(&mut self.connection).await;
+            self.open = false;
+        }
     }
 
     async fn meta(&mut self, name: &str) -> sqlx::Result<Option<String>> {
@@ -696,39 +755,37 @@ async fn connect(path: &Path) -> sqlx::Result<SqliteConnection> {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Normal)
         .busy_timeout(BUSY)
+        // A million rows are read at the start: not fifty at a time.
+        .row_buffer_size(ROWS_PER_STATEMENT)
         .disable_statement_logging()
         .connect()
         .await
 }
 
-/// Takes over what a state on disk holds that cannot be written now. Whether that could be read.
-async fn read_from(path: &Path, connection: &mut SqliteConnection) -> bool {
+/// Takes over, into the state in memory of that name, what one on disk holds that cannot be written now. Whether that could
+/// be read.
+async fn read_from(path: &Path, memory: &str) -> bool {
+    let file = || SqliteConnectOptions::new().filename(path).busy_timeout(BUSY).disable_statement_logging();
     // Somebody may have it locked, which does not keep readers out; or there may be no room for the file by which readers
     // and writers share the journal, which one who has it all to himself does not need (sqlite.org/wal.html, "Use of WAL
     // Without Shared-Memory"); or it may only be looked at without its journal.
-    for (way, alone) in [("mode=ro", false), ("mode=rw", true), ("immutable=1", false)] {
-        let attached = sqlx::query("ATTACH ? AS disk").bind(uri(path, way)).execute(&mut *connection).await;
-        if attached.is_err() {
-            continue;
-        }
+    let ways = [
+        file().read_only(true),
+        file().locking_mode(SqliteLockingMode::Exclusive),
+        file().immutable(true).read_only(true),
+    ];
+    for way in ways {
         let read = async {
-            if alone {
-                sqlx::query("PRAGMA disk.locking_mode = EXCLUSIVE").fetch_all(&mut *connection).await?;
+            let mut disk = way.connect().await?;
+            sqlx::query("ATTACH ? AS memory").bind(memory).execute(&mut disk).await?;
+            for table in ["nodes", "bans", "copy_rows", "copy_lists", "meta"] {
+                let sql = format!("INSERT OR REPLACE INTO memory.{table} SELECT * FROM main.{table}");
+                sqlx::query(AssertSqlSafe(sql)).execute(&mut disk).await?;
             }
-            let mut transaction = connection.begin().await?;
-            for sql in [
-                "INSERT OR REPLACE INTO main.nodes SELECT * FROM disk.nodes",
-                "INSERT OR REPLACE INTO main.bans SELECT * FROM disk.bans",
-                "INSERT OR REPLACE INTO main.copy_rows SELECT * FROM disk.copy_rows",
-                "INSERT OR REPLACE INTO main.copy_lists SELECT * FROM disk.copy_lists",
-                "INSERT OR REPLACE INTO main.meta SELECT * FROM disk.meta",
-            ] {
-                sqlx::query(sql).execute(&mut *transaction).await?;
-            }
-            transaction.commit().await
+            // What it would write back as the last to leave is not wanted, or fails.
+            disk.close().await
         };
-        let read = read.await;
-        let _ = sqlx::query("DETACH disk").execute(&mut *connection).await;
+        let read: sqlx::Result<()> = read.await;
         if read.is_ok() {
             return true;
         }
@@ -743,9 +800,14 @@ fn uri(path: &Path, parameters: &str) -> String {
     format!("file:{path}?{parameters}")
 }
 
+/// What a state in memory is called, by which another connection of this process finds it.
+fn memory_name(draw: u32) -> String {
+    format!("file:state-{draw:08x}?mode=memory&cache=shared")
+}
+
 /// A state that ends with the process.
-async fn memory() -> sqlx::Result<SqliteConnection> {
-    SqliteConnectOptions::new().in_memory(true).disable_statement_logging().connect().await
+async fn memory(draw: u32) -> sqlx::Result<SqliteConnection> {
+    SqliteConnectOptions::new().filename(memory_name(draw)).disable_statement_logging().connect().await
 }
 
 /// Makes the directory, and takes it for this process.
@@ -775,6 +837,32 @@ const EIO: i32 = 5;
 fn is_broken(fault: &sqlx::Error) -> bool {
     let code = fault.as_database_error().and_then(|fault| fault.code()).and_then(|code| code.parse::<i32>().ok());
     code.is_some_and(|code| matches!(code & 0xff, 11 | 26))
+}
+
+/// Takes everything over to where it belongs. Nodes may have other numbers there.
+const WRITE_HOME: &str = "
+    INSERT OR IGNORE INTO home.nodes (name) SELECT name FROM main.nodes;
+    INSERT INTO home.bans (node, run, serial, ip_address, pattern, severity, failures, offences, reason, banned_at,
+        expires_at, lifted_at, lifted_reason, change)
+    SELECT there.id, run, serial, ip_address, pattern, severity, failures, offences, reason, banned_at, expires_at,
+        lifted_at, lifted_reason, change
+    FROM main.bans JOIN main.nodes AS here ON here.id = bans.node JOIN home.nodes AS there ON there.name = here.name
+    WHERE TRUE
+    ON CONFLICT (node, run, serial) DO UPDATE SET lifted_at = COALESCE(lifted_at, excluded.lifted_at),
+        lifted_reason = COALESCE(lifted_reason, excluded.lifted_reason), change = excluded.change;
+    DELETE FROM home.copy_rows WHERE EXISTS (SELECT 1 FROM main.meta WHERE name = 'copy');
+    DELETE FROM home.copy_lists WHERE EXISTS (SELECT 1 FROM main.meta WHERE name = 'copy');
+    INSERT OR IGNORE INTO home.copy_rows SELECT * FROM main.copy_rows;
+    INSERT OR IGNORE INTO home.copy_lists SELECT * FROM main.copy_lists;
+    INSERT OR REPLACE INTO home.meta SELECT * FROM main.meta";
+
+/// What is written to see whether there is room, in bytes.
+const PROBE_BYTES: usize = 256 << 10;
+
+/// Device and inode of a file.
+fn inode_of(path: &Path) -> Option<(u64, u64)> {
+    let file = std::fs::metadata(path).ok()?;
+    Some((file.dev(), file.ino()))
 }
 
 const SELECT_BANS: &str = "SELECT nodes.name AS node, run, serial, ip_address, pattern, severity, failures, offences, \
@@ -816,7 +904,8 @@ fn push_ban(row: &mut sqlx::query_builder::Separated<'_, Sqlite, &'static str>, 
 
 /// Inserts bans that this node decided, each with its change. One that is there already stays as it is: a shard that
 /// tells again what it may have told before is not believed twice.
-async fn insert_bans(connection: &mut SqliteConnection, bans: &[(StoredBan, i64)], node: i64) -> sqlx::Result<()> {
+async fn insert_bans(connection: &mut SqliteConnection, bans: &[(StoredBan, i64)], node: i64) -> sqlx::Result<u64> {
+    let mut new = 0;
     for chunk in bans.chunks(ROWS_PER_STATEMENT) {
         let mut insert = QueryBuilder::<Sqlite>::new(
             "INSERT INTO bans (node, change, run, serial, ip_address, pattern, severity, failures, offences, reason, \
@@ -827,9 +916,10 @@ async fn insert_bans(connection: &mut SqliteConnection, bans: &[(StoredBan, i64)
             push_ban(&mut row, ban);
         });
         insert.push(" ON CONFLICT (node, run, serial) DO NOTHING");
-        insert.build().persistent(chunk.len() == ROWS_PER_STATEMENT).execute(&mut *connection).await?;
+        let inserted = insert.build().persistent(chunk.len() == ROWS_PER_STATEMENT).execute(&mut *connection).await?;
+        new += inserted.rows_affected();
     }
-    Ok(())
+    Ok(new)
 }
 
 #[cfg(test)]
@@ -847,7 +937,10 @@ mod tests {
     }
 
     async fn open(wall: &Wall) -> State {
-        State::open(None, "mail1", wall, 7).await.unwrap().0
+        // Each test has one of its own.
+        static DRAWN: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(7);
+        let draw = DRAWN.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        State::open(None, "mail1", wall, draw).await.unwrap().0
     }
 
     fn decided(address: &str, serial: u64, at: Time, lasts: u64) -> Kept {
@@ -881,7 +974,7 @@ mod tests {
         run(async {
             let wall = Wall::new(Clock::start());
             let mut state = open(&wall).await;
-            assert_eq!((state.node(), state.untold()), ("mail1-00000007", 0));
+            assert!(state.node().starts_with("mail1-000000") && state.untold() == 0, "{}", state.node());
             let now = wall.now();
             let first = decided("192.0.2.1", 1, now, 600);
             let second = decided("2001:db8::/64", 2, now, 600);
@@ -896,7 +989,7 @@ mod tests {
 
             let (told, change) = state.next_to_tell(10).await.unwrap().unwrap();
             assert_eq!(told.len(), 2);
-            assert!(told.iter().all(|ban| ban.key.node == "mail1-00000007" && ban.key.run == state.run));
+            assert!(told.iter().all(|ban| ban.key.node == state.node() && ban.key.run == state.run));
             state.told(change, 2).await.unwrap();
             assert!(state.next_to_tell(10).await.unwrap().is_none());
             assert_eq!(state.untold(), 0);
