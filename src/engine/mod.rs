@@ -17,6 +17,7 @@ pub mod policy;
 mod re2;
 mod recency;
 pub mod replica;
+pub mod survey;
 pub mod table;
 pub mod time;
 pub mod verdict;
