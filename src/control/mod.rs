@@ -4,6 +4,7 @@
 //! order. The store makes policies of the file and the database, and keeps what was decided. Neither touches a ring or a
 //! socket of a shard: they tell shards by command and hear by event.
 
+mod api;
 mod desk;
 mod journal;
 mod log;
