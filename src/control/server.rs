@@ -383,7 +383,7 @@ impl Server {
             match event {
                 Event::Decided(decision) => {
                     journal::decided(shard, &decision, &self.policy);
-                    self.outbox.put(&decision);
+                    self.outbox.put(&decision, None);
                     if decision.origin == Origin::Decided {
                         self.metrics.decided(&decision, &self.policy);
                     }
