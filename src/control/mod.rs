@@ -5,6 +5,8 @@
 //! socket of a shard: they tell shards by command and hear by event.
 
 mod desk;
+mod errand;
+mod history;
 mod journal;
 mod log;
 mod metrics;

@@ -24,6 +24,7 @@ mod status;
 mod wall;
 
 pub use status::{Counts, Operation, Status};
+pub use wall::Wall;
 
 use super::publish::Publisher;
 use crate::config::{Faults, Settings};
@@ -43,7 +44,6 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
-use wall::Wall;
 
 /// Batches of decisions, orders and notices on their way.
 const WAITING: usize = 64;
