@@ -80,11 +80,14 @@ CREATE TABLE bans (
     severity      INTEGER NOT NULL,
     failures      BIGINT NOT NULL,
     offences      BIGINT NOT NULL,
+    -- What an operator gave as the reason, and who it was.
     reason        TEXT,
+    created_by    VARCHAR(128),
     banned_at     TIMESTAMPTZ(3) NOT NULL,
     expires_at    TIMESTAMPTZ(3) NOT NULL,
     lifted_at     TIMESTAMPTZ(3),
     lifted_reason VARCHAR(32),
+    lifted_by     VARCHAR(128),
     UNIQUE (node, run, serial)
 );
 CREATE INDEX bans_seq ON bans (seq);

@@ -82,11 +82,14 @@ CREATE TABLE bans (
     severity      INTEGER NOT NULL,
     failures      INTEGER NOT NULL,
     offences      INTEGER NOT NULL,
+    -- What an operator gave as the reason, and who it was.
     reason        TEXT,
+    created_by    TEXT,
     banned_at     TEXT NOT NULL,
     expires_at    TEXT NOT NULL,
     lifted_at     TEXT,
     lifted_reason TEXT,
+    lifted_by     TEXT,
     UNIQUE (node, run, serial)
 );
 CREATE INDEX bans_seq ON bans (seq);

@@ -20,11 +20,14 @@ CREATE TABLE bans (
     severity INTEGER NOT NULL,
     failures INTEGER NOT NULL,
     offences INTEGER NOT NULL,
+    -- What an operator gave as the reason, and who it was.
     reason TEXT,
+    created_by TEXT,
     banned_at INTEGER NOT NULL,
     expires_at INTEGER NOT NULL,
     lifted_at INTEGER,
     lifted_reason TEXT,
+    lifted_by TEXT,
     -- Counts up with what this node has to tell the others; NULL when there is nothing to tell.
     change INTEGER,
     UNIQUE (node, run, serial)

@@ -5,7 +5,7 @@
 //! that was decided is on its way to every shard, and after the second, it has arrived.
 
 use super::desk::{BanPage, BanShown, Banned, Evidence, Inspection, Refusal};
-use super::store::Wall;
+use super::store::{Said, Wall};
 use crate::engine::address::{Address, Network};
 use crate::engine::ban::client_of;
 use crate::engine::policy::Policy;
@@ -32,8 +32,8 @@ pub enum Errand {
 #[derive(Debug)]
 struct Open {
     errand: Errand,
-    /// Who is named as the author.
-    by: Arc<str>,
+    /// What the operator said who ordered it.
+    said: Option<Arc<Said>>,
     /// Answers that are still to come in this round.
     left: usize,
     round: Round,
@@ -69,15 +69,16 @@ impl Errands {
     }
 
     /// Opens one that so many answers belong to. Its ticket.
-    pub fn begin(&mut self, errand: Errand, by: &str, answers: usize) -> u64 {
+    pub fn begin(&mut self, errand: Errand, said: Option<Said>, answers: usize) -> u64 {
         self.tickets += 1;
-        self.open.insert(self.tickets, Open { errand, by: by.into(), left: answers, round: Round::Work });
+        let open = Open { errand, said: said.map(Arc::new), left: answers, round: Round::Work };
+        self.open.insert(self.tickets, open);
         self.tickets
     }
 
-    /// Who ordered it.
-    pub fn author(&self, ticket: u64) -> Option<Arc<str>> {
-        self.open.get(&ticket).map(|open| Arc::clone(&open.by))
+    /// What the operator said who ordered it.
+    pub fn said(&self, ticket: u64) -> Option<Arc<Said>> {
+        self.open.get(&ticket).and_then(|open| open.said.clone())
     }
 
     /// The errand of a ticket, to take in an answer.

@@ -124,9 +124,9 @@ pub fn overview(started: Overview, reports: &[Option<Box<Report>>], policy: &Pol
 }
 
 /// A decision, for whoever listens.
-pub fn happening(decision: &Decision, policy: &Policy, wall: &Wall, by: Option<&str>) -> Happening {
+pub fn happening(decision: &Decision, policy: &Policy, wall: &Wall, by: Option<String>) -> Happening {
     let (at, client) = (wall.at(decision.at), decision.client);
-    let (learned, by) = (decision.origin == Origin::Learned, by.map(str::to_owned));
+    let learned = decision.origin == Origin::Learned;
     match &decision.act {
         Act::Ban(ban) => Happening::Ban {
             at,

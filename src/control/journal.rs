@@ -3,6 +3,7 @@
 //! Shards never log. What is said here reached the control thread as an event, so an attacker who causes bans fills
 //! this thread's queue at most, and what does not fit into it is counted.
 
+use super::store::AuditEntry;
 use super::store::contents::RowFault;
 use crate::config::{Faults, Settings, print_duration};
 use crate::engine::ban::{Act, Decision, Origin};
@@ -135,6 +136,13 @@ pub fn database_refuses(why: &str) {
 
 pub fn state_failed(why: impl Display) {
     error!("the local state has a fault: {why}; bans go on, and what is decided is written when it can be");
+}
+
+/// What an operator did is at least here.
+pub fn audit_lost(entry: &AuditEntry, why: impl Display) {
+    let AuditEntry { who, channel, peer, action, target, detail, outcome } = entry;
+    let peer = peer.as_deref().unwrap_or_default();
+    error!(who, channel, peer, action, target, detail, outcome, "this is missing from the audit: {why}");
 }
 
 pub fn copy_failed(why: impl Display) {

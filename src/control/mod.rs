@@ -13,6 +13,6 @@ mod metrics;
 mod outbox;
 pub mod publish;
 mod server;
-mod store;
+pub mod store;
 
 pub use server::{About, RunFault, run};

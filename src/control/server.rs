@@ -9,7 +9,7 @@ use super::metrics::{self, Metrics, Scrape};
 use super::outbox::Outbox;
 use super::publish::Publisher;
 use super::store::contents::ListName;
-use super::store::{self, Notice, Status, Store, StoreFault, Wall};
+use super::store::{self, Notice, Said, Status, Store, StoreFault, Wall};
 use crate::config::{self, Driver, Faults, LogSettings, Settings};
 use crate::engine::address::{Address, Network};
 use crate::engine::ban::{Decision, Order, Origin, PatternId, Severity};
@@ -93,6 +93,8 @@ pub struct About {
 pub fn run(path: &Path, about: About) -> Result<(), RunFault> {
     let keys = Keys { tables: random_key(), owners: random_key() };
     let mut publisher = Publisher::new(available_cores(), keys.tables.clone());
+    let gravest = Severity::new(Severity::MAX).expect("the highest is one");
+    publisher.know(MANUAL, gravest);
     let settings = publisher.read(path)?;
     let log = start_log(&settings.log)?;
     let clock = Clock::start();
@@ -553,7 +555,7 @@ impl Server {
         let shards = self.shards.len();
         match ask {
             Ask::Ban { order, by, answer } => {
-                let BanOrder { client, duration, .. } = order;
+                let BanOrder { client, duration, reason, created_by } = order;
                 if self.policy.allow.covers(client) {
                     let base = Address::from(client.base());
                     let entry = holding(&self.policy.allow, base).into_iter().find(|entry| entry.covers(client));
@@ -563,12 +565,18 @@ impl Server {
                     let why = "the program has no name for operators' bans yet".to_owned();
                     return drop(answer.send(Err(Refusal::Unavailable(why))));
                 };
-                let ticket = self.errands.begin(Errand::Ban { client, ban: None, already: true, answer }, &by, 1);
+                let said = Said { reason, created_by: created_by.unwrap_or(by) };
+                let errand = Errand::Ban { client, ban: None, already: true, answer };
+                let ticket = self.errands.begin(errand, Some(said), 1);
                 let order = Order::Ban(pattern, severity, duration);
                 self.tell_owner(client, Command::Order { ticket, client, order });
             }
             Ask::Lift { clients, by, answer } => {
-                let ticket = self.errands.begin(Errand::Lift { lifted: 0, answer }, &by, clients.len().max(1));
+                let ticket = self.errands.begin(
+                    Errand::Lift { lifted: 0, answer },
+                    Some(Said { reason: None, created_by: by }),
+                    clients.len().max(1),
+                );
                 if clients.is_empty() {
                     return self.count_down(ticket);
                 }
@@ -577,7 +585,11 @@ impl Server {
                 }
             }
             Ask::LiftWithin { within, by, answer } => {
-                let ticket = self.errands.begin(Errand::Lift { lifted: 0, answer }, &by, shards);
+                let ticket = self.errands.begin(
+                    Errand::Lift { lifted: 0, answer },
+                    Some(Said { reason: None, created_by: by }),
+                    shards,
+                );
                 self.tell(|| Command::LiftWithin { ticket, within });
             }
             Ask::Bans { mut question, pattern, answer } => {
@@ -585,12 +597,12 @@ impl Server {
                     let named = self.policy.names.iter().enumerate().filter(|(_, known)| *known.name == *pattern);
                     question.patterns = Some(named.filter_map(|(at, _)| u32::try_from(at).ok()).collect());
                 }
-                let ticket = self.errands.begin(Errand::Survey { survey: None, answer }, "", shards);
+                let ticket = self.errands.begin(Errand::Survey { survey: None, answer }, None, shards);
                 self.tell(|| Command::Survey { ticket, survey: Box::new(Survey::new(question.clone())) });
             }
             Ask::Inspect { address, answer } => {
                 let errand = Errand::Inspect { address, knowledge: Vec::new(), answer };
-                let ticket = self.errands.begin(errand, "", shards);
+                let ticket = self.errands.begin(errand, None, shards);
                 self.tell(|| Command::Inspect { ticket, address });
             }
             Ask::Overview { answer } => self.collect(Reader::Overview(answer)),
@@ -632,27 +644,28 @@ impl Server {
     }
 
     fn obeyed(&mut self, shard: usize, ticket: u64, decision: Option<Decision>, now: Option<Listed>) {
-        let by = self.errands.author(ticket);
+        let said = self.errands.said(ticket);
         match self.errands.get_mut(ticket) {
             Some(Errand::Ban { ban, already, .. }) => (*ban, *already) = (now, decision.is_none()),
             Some(Errand::Lift { lifted, .. }) => *lifted += u64::from(decision.is_some()),
             _ => {}
         }
         if let Some(decision) = decision {
-            self.decided(shard, &decision, by);
+            self.decided(shard, &decision, said);
         }
         self.count_down(ticket);
     }
 
-    /// Says everywhere what was decided; `by` is the operator who ordered it.
-    fn decided(&mut self, shard: usize, decision: &Decision, by: Option<Arc<str>>) {
+    /// Says everywhere what was decided, and what the operator said who ordered it.
+    fn decided(&mut self, shard: usize, decision: &Decision, said: Option<Arc<Said>>) {
         journal::decided(shard, decision, &self.policy);
-        self.outbox.put(decision);
+        let by = said.as_ref().map(|said| said.created_by.clone());
+        self.outbox.put(decision, said);
         if decision.origin == Origin::Decided {
             self.metrics.decided(decision, &self.policy);
         }
         if self.desk.is_listened_to() {
-            self.desk.say(happening(decision, &self.policy, &self.wall, by.as_deref()));
+            self.desk.say(happening(decision, &self.policy, &self.wall, by));
         }
     }
 

@@ -41,7 +41,7 @@ const LIST_PIECE: i64 = 10_000;
 /// No id is lower that a database gives.
 const BEFORE_ALL: i64 = i64::MIN + 1;
 
-/// Bans in one statement: each has fifteen values, and SQLite takes 32,766 in each.
+/// Bans in one statement: each has seventeen values, and SQLite takes 32,766 in each.
 const BANS_PER_STATEMENT: usize = 500;
 
 /// Bans read at a time.
@@ -547,19 +547,19 @@ impl Database {
         let after = self.dialect.after_now();
         let one = match self.dialect {
             Dialect::Postgres => format!(
-                "(?, ?, ?, ?, ?, ?, CAST(? AS INTEGER), ?, ?, ?, {after}, {after}, CASE WHEN CAST(? AS BIGINT) = 1 THEN \
-                 {after} END, ?)"
+                "(?, ?, ?, ?, ?, ?, CAST(? AS INTEGER), ?, ?, ?, ?, {after}, {after}, CASE WHEN CAST(? AS BIGINT) = 1 \
+                 THEN {after} END, ?, ?)"
             ),
-            _ => format!("(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {after}, {after}, CASE WHEN ? = 1 THEN {after} END, ?)"),
+            _ => format!("(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {after}, {after}, CASE WHEN ? = 1 THEN {after} END, ?, ?)"),
         };
         for chunk in bans.chunks(BANS_PER_STATEMENT) {
             let rows = vec![one.as_str(); chunk.len()].join(", ");
             let sql = format!(
                 "INSERT INTO bans (seq, node, run, serial, ip_address, pattern, severity, failures, offences, reason, \
-                 banned_at, expires_at, lifted_at, lifted_reason) VALUES {rows}{}",
+                 created_by, banned_at, expires_at, lifted_at, lifted_reason, lifted_by) VALUES {rows}{}",
                 self.dialect.or_lift()
             );
-            let mut binds = Vec::with_capacity(chunk.len() * 15);
+            let mut binds = Vec::with_capacity(chunk.len() * 17);
             for ban in chunk {
                 seq += 1;
                 binds.push(seq.into());
@@ -572,12 +572,14 @@ impl Database {
                 binds.push(i64::from(ban.failures).into());
                 binds.push(i64::from(ban.offences).into());
                 binds.push(Bind::Text(ban.reason.clone()));
+                binds.push(Bind::Text(ban.created_by.clone()));
                 // Clocks of nodes differ; how long ago and how long from now does not.
                 binds.push((ban.banned_at - now).into());
                 binds.push((ban.expires_at - now).into());
                 binds.push(i64::from(ban.lifted.is_some()).into());
                 binds.push(ban.lifted.map_or(0, |(at, _)| at - now).into());
                 binds.push(Bind::Text(ban.lifted.map(|(_, why)| why.name().to_owned())));
+                binds.push(Bind::Text(ban.lifted_by.clone()));
             }
             self.execute(&sql, binds).await?;
         }
@@ -599,7 +601,7 @@ impl Database {
         let mut columns: Vec<String> = plain.iter().map(|column| dialect.text(column)).collect();
         columns.push(dialect.text("reason"));
         columns.extend(["banned_at", "expires_at", "lifted_at"].map(|column| dialect.millis_from_now(column)));
-        columns.push(dialect.text("lifted_reason"));
+        columns.extend(["lifted_reason", "created_by", "lifted_by"].map(|column| dialect.text(column)));
         let sql = format!("SELECT {} FROM bans WHERE seq > ? ORDER BY seq LIMIT ?", columns.join(", "));
         // Read before the rows: whatever is committed later has a higher number.
         let newest = self.read_versions().await?.of(TableName::Bans);
@@ -628,6 +630,8 @@ impl Database {
                 pattern: text(&mut row, 5).unwrap_or_default(),
                 reason: text(&mut row, 9),
                 lifted_reason: text(&mut row, 13),
+                created_by: text(&mut row, 14),
+                lifted_by: text(&mut row, 15),
             };
             bans.extend(raw.check());
         }

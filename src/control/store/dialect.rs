@@ -146,11 +146,13 @@ impl Dialect {
         match self {
             Dialect::Sqlite | Dialect::Postgres => {
                 " ON CONFLICT (node, run, serial) DO UPDATE SET seq = excluded.seq, lifted_at = COALESCE(bans.lifted_at, \
-                 excluded.lifted_at), lifted_reason = COALESCE(bans.lifted_reason, excluded.lifted_reason)"
+                 excluded.lifted_at), lifted_reason = COALESCE(bans.lifted_reason, excluded.lifted_reason), lifted_by = \
+                 COALESCE(bans.lifted_by, excluded.lifted_by)"
             }
             Dialect::MySql => {
                 " ON DUPLICATE KEY UPDATE seq = VALUES(seq), lifted_at = COALESCE(lifted_at, VALUES(lifted_at)), \
-                 lifted_reason = COALESCE(lifted_reason, VALUES(lifted_reason))"
+                 lifted_reason = COALESCE(lifted_reason, VALUES(lifted_reason)), lifted_by = COALESCE(lifted_by, \
+                 VALUES(lifted_by))"
             }
         }
     }

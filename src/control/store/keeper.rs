@@ -5,6 +5,7 @@
 
 use super::contents::{Contents, ListName, RowFault, difference};
 use super::database::Seed;
+use super::entry::EditFault;
 use super::link::News;
 use super::state::Found;
 use super::status::{Operation, Source, Status, printable_error};
@@ -226,6 +227,7 @@ impl Keeper {
             tokio::select! {
                 order = self.orders.recv(), if ordered => match order {
                     Some(Order::Reload) => self.reload().await,
+                    Some(Order::Ask(ask)) => ask.refuse(EditFault::Busy),
                     // The program ends. The link has still things to say, until it is ended too.
                     None => ordered = false,
                 },

@@ -12,10 +12,13 @@
 //!  notices  ◄── keeper ◄── news ───┴────────────┘
 //! ```
 
+mod audit;
 mod ban;
+mod clerk;
 pub mod contents;
 mod database;
 mod dialect;
+mod entry;
 mod keeper;
 mod link;
 mod recorder;
@@ -23,12 +26,16 @@ mod state;
 mod status;
 mod wall;
 
+pub use audit::{AuditEntry, AuditPage, AuditQuery, AuditSource, Audited};
+pub use ban::{Decided, Said};
+pub use clerk::{Ask, Clerk, PastBan};
+pub use entry::{EditFault, Enlisted, Entry, EntryPage, EntryQuery, EntrySource, Lists, NewEntry, PAGE_MAX};
 pub use status::{Counts, Operation, Status};
 pub use wall::Wall;
 
 use super::publish::Publisher;
 use crate::config::{Faults, Settings};
-use crate::engine::ban::{Decision, Learned};
+use crate::engine::ban::Learned;
 use crate::engine::policy::{PatternName, Policy};
 use crate::shard::Clock;
 use keeper::{Ends, Keeper};
@@ -59,6 +66,18 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub enum Order {
     /// Read the file again.
     Reload,
+    /// Answer an operator, or do what one wants.
+    Ask(Ask),
+}
+
+impl Order {
+    /// Says that it cannot be done, to whoever waits for it.
+    fn refuse(self, fault: EditFault) {
+        match self {
+            Order::Reload => {}
+            Order::Ask(ask) => ask.refuse(fault),
+        }
+    }
 }
 
 /// What the store tells.
@@ -100,7 +119,7 @@ pub struct Opened {
 /// The running store, as the control thread holds it.
 #[derive(Debug)]
 pub struct Store {
-    decisions: mpsc::Sender<Vec<Decision>>,
+    decisions: mpsc::Sender<Vec<Decided>>,
     orders: mpsc::Sender<Order>,
     farewell: oneshot::Sender<Duration>,
     pub counts: Arc<Counts>,
@@ -139,18 +158,23 @@ impl Store {
     }
 
     /// Hands decisions over, to be kept; gives them back if there is no room now.
-    pub fn keep(&self, decisions: Vec<Decision>) -> Result<(), Vec<Decision>> {
+    pub fn keep(&self, decisions: Vec<Decided>) -> Result<(), Vec<Decided>> {
         self.decisions.try_send(decisions).map_err(mpsc::error::TrySendError::into_inner)
     }
 
     /// Hands the last decisions over, however long it takes to find room.
-    pub async fn keep_last(&self, decisions: Vec<Decision>) {
+    pub async fn keep_last(&self, decisions: Vec<Decided>) {
         let _ = self.decisions.send(decisions).await;
     }
 
     /// Has the file read again. Orders that find no room are the same as those that wait.
     pub fn reload(&self) {
         let _ = self.orders.try_send(Order::Reload);
+    }
+
+    /// For those who serve operators.
+    pub fn clerk(&self) -> Clerk {
+        Clerk::new(self.orders.clone())
     }
 
     /// Whether the store's thread has ended.
@@ -174,7 +198,7 @@ struct Parts {
     publisher: Publisher,
     clock: Clock,
     counts: Arc<Counts>,
-    decided: mpsc::Receiver<Vec<Decision>>,
+    decided: mpsc::Receiver<Vec<Decided>>,
     ordered: mpsc::Receiver<Order>,
     ends: oneshot::Receiver<Duration>,
     notices: mpsc::Sender<Notice>,
@@ -261,7 +285,7 @@ struct Tasks {
     keeper: Keeper,
     link: Option<Link>,
     shared: Rc<Shared>,
-    decided: mpsc::Receiver<Vec<Decision>>,
+    decided: mpsc::Receiver<Vec<Decided>>,
     farewell: oneshot::Receiver<Duration>,
     wake: Rc<Notify>,
 }

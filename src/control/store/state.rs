@@ -5,7 +5,7 @@
 //! transaction for all that wait: SQLite's write-ahead log without a sync for each, so what was committed survives the
 //! end of the process at once, and a loss of power up to the system's last write-back.
 
-use super::ban::{BanKey, RawBan, StoredBan};
+use super::ban::{BanKey, RawBan, Said, StoredBan};
 use super::contents::{Contents, ListName, Row, TableName};
 use super::wall::{Tie, Wall, boot_id};
 use crate::engine::address::Network;
@@ -22,9 +22,10 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-/// Rows in one statement: SQLite takes 32,766 values in each, and a ban has twelve.
+/// Rows in one statement: SQLite takes 32,766 values in each, and a ban has sixteen.
 const ROWS_PER_STATEMENT: usize = 1_000;
 
 /// How long a statement waits for another process that has the file locked, as somebody with `sqlite3` may. What cannot be
@@ -100,12 +101,14 @@ pub enum Found {
 #[derive(Clone, Debug)]
 pub struct Kept {
     pub decision: Decision,
-    pub pattern: std::sync::Arc<str>,
+    pub pattern: Arc<str>,
+    /// What an operator said of it.
+    pub said: Option<Arc<Said>>,
 }
 
 impl Kept {
     fn stored(&self, ban: &Ban, run: i64, wall: &Wall) -> StoredBan {
-        let Kept { decision, pattern } = self;
+        let Kept { decision, pattern, said } = self;
         StoredBan {
             // The node's name is in a table of its own.
             key: BanKey { node: String::new(), run, serial: decision.serial.cast_signed() },
@@ -114,10 +117,12 @@ impl Kept {
             severity: ban.severity,
             failures: ban.failures,
             offences: ban.offences,
-            reason: None,
+            reason: said.as_ref().and_then(|said| said.reason.clone()),
+            created_by: said.as_ref().map(|said| said.created_by.clone()),
             banned_at: wall.at(decision.at),
             expires_at: wall.at(ban.until),
             lifted: None,
+            lifted_by: None,
         }
     }
 }
@@ -347,11 +352,12 @@ impl State {
                     }
                     // Of that client, the ban that the decision ended and those that it replaced.
                     let lifted = sqlx::query(
-                        "UPDATE bans SET lifted_at = ?, lifted_reason = ?, change = ? WHERE ip_address = ? AND \
+                        "UPDATE bans SET lifted_at = ?, lifted_reason = ?, lifted_by = ?, change = ? WHERE ip_address = ? AND \
                          lifted_at IS NULL AND expires_at > ? AND expires_at <= ?",
                     )
                     .bind(wall.at(one.decision.at))
                     .bind(why.name())
+                    .bind(one.said.as_ref().map(|said| said.created_by.as_str()))
                     .bind(change)
                     .bind(one.decision.client.to_string())
                     .bind(wall.at(one.decision.at))
@@ -366,7 +372,7 @@ impl State {
         Ok((change, new))
     }
 
-    /// Every ban that is remembered, newest first, but for the reason that an operator gave: those in force, and those whose
+    /// Every ban that is remembered, newest first, but for what operators said of them: those in force, and those whose
     /// offence is not older than `since` (milliseconds since 1970); at most `max`.
     ///
     /// SQLite gathers thousands of rows to one text: a row of its own costs ten times as much on its way here.
@@ -482,7 +488,7 @@ impl State {
         for chunk in bans.chunks(ROWS_PER_STATEMENT) {
             let mut insert = QueryBuilder::<Sqlite>::new(
                 "INSERT INTO bans (node, run, serial, ip_address, pattern, severity, failures, offences, reason, \
-                 banned_at, expires_at, lifted_at, lifted_reason) ",
+                 created_by, banned_at, expires_at, lifted_at, lifted_reason, lifted_by) ",
             );
             insert.push_values(chunk, |mut row, ban| {
                 row.push_bind(id_of(&self.nodes, ban));
@@ -490,7 +496,7 @@ impl State {
             });
             insert.push(
                 " ON CONFLICT (node, run, serial) DO UPDATE SET lifted_at = excluded.lifted_at, lifted_reason = \
-                 excluded.lifted_reason WHERE bans.lifted_at IS NULL AND excluded.lifted_at IS NOT NULL RETURNING node, \
+                 excluded.lifted_reason, lifted_by = excluded.lifted_by WHERE bans.lifted_at IS NULL AND excluded.lifted_at IS NOT NULL RETURNING node, \
                  run, serial",
             );
             let persistent = chunk.len() == ROWS_PER_STATEMENT;
@@ -883,6 +889,8 @@ fn read_gathered(columns: &[&str]) -> Option<((i64, i64), RawBan)> {
         lifted_at: number(11),
         lifted_reason: text(12),
         reason: None,
+        created_by: None,
+        lifted_by: None,
     };
     Some(((ban.banned_at, number(0)?), ban))
 }
@@ -890,14 +898,15 @@ fn read_gathered(columns: &[&str]) -> Option<((i64, i64), RawBan)> {
 /// Takes everything over to where it belongs. Nodes may have other numbers there.
 const WRITE_HOME: &str = "
     INSERT OR IGNORE INTO home.nodes (name) SELECT name FROM main.nodes;
-    INSERT INTO home.bans (node, run, serial, ip_address, pattern, severity, failures, offences, reason, banned_at,
-        expires_at, lifted_at, lifted_reason, change)
-    SELECT there.id, run, serial, ip_address, pattern, severity, failures, offences, reason, banned_at, expires_at,
-        lifted_at, lifted_reason, change
+    INSERT INTO home.bans (node, run, serial, ip_address, pattern, severity, failures, offences, reason, created_by,
+        banned_at, expires_at, lifted_at, lifted_reason, lifted_by, change)
+    SELECT there.id, run, serial, ip_address, pattern, severity, failures, offences, reason, created_by, banned_at,
+        expires_at, lifted_at, lifted_reason, lifted_by, change
     FROM main.bans JOIN main.nodes AS here ON here.id = bans.node JOIN home.nodes AS there ON there.name = here.name
     WHERE TRUE
     ON CONFLICT (node, run, serial) DO UPDATE SET lifted_at = COALESCE(lifted_at, excluded.lifted_at),
-        lifted_reason = COALESCE(lifted_reason, excluded.lifted_reason), change = excluded.change;
+        lifted_reason = COALESCE(lifted_reason, excluded.lifted_reason),
+        lifted_by = COALESCE(lifted_by, excluded.lifted_by), change = excluded.change;
     DELETE FROM home.copy_rows WHERE EXISTS (SELECT 1 FROM main.meta WHERE name = 'copy');
     DELETE FROM home.copy_lists WHERE EXISTS (SELECT 1 FROM main.meta WHERE name = 'copy');
     INSERT OR IGNORE INTO home.copy_rows SELECT * FROM main.copy_rows;
@@ -914,8 +923,8 @@ fn inode_of(path: &Path) -> Option<(u64, u64)> {
 }
 
 const SELECT_BANS: &str = "SELECT nodes.name AS node, run, serial, ip_address, pattern, severity, failures, offences, \
-                           reason, banned_at, expires_at, lifted_at, lifted_reason, change FROM bans JOIN nodes ON \
-                           nodes.id = bans.node";
+                           reason, created_by, banned_at, expires_at, lifted_at, lifted_reason, lifted_by, change FROM \
+                           bans JOIN nodes ON nodes.id = bans.node";
 
 fn read_ban(row: &SqliteRow) -> sqlx::Result<RawBan> {
     Ok(RawBan {
@@ -928,10 +937,12 @@ fn read_ban(row: &SqliteRow) -> sqlx::Result<RawBan> {
         failures: row.try_get(6)?,
         offences: row.try_get(7)?,
         reason: row.try_get(8)?,
-        banned_at: row.try_get(9)?,
-        expires_at: row.try_get(10)?,
-        lifted_at: row.try_get(11)?,
-        lifted_reason: row.try_get(12)?,
+        created_by: row.try_get(9)?,
+        banned_at: row.try_get(10)?,
+        expires_at: row.try_get(11)?,
+        lifted_at: row.try_get(12)?,
+        lifted_reason: row.try_get(13)?,
+        lifted_by: row.try_get(14)?,
     })
 }
 
@@ -944,10 +955,12 @@ fn push_ban(row: &mut sqlx::query_builder::Separated<'_, Sqlite, &'static str>, 
         .push_bind(i64::from(ban.failures))
         .push_bind(i64::from(ban.offences))
         .push_bind(ban.reason.clone())
+        .push_bind(ban.created_by.clone())
         .push_bind(ban.banned_at)
         .push_bind(ban.expires_at)
         .push_bind(ban.lifted.map(|(at, _)| at))
-        .push_bind(ban.lifted.map(|(_, why)| why.name()));
+        .push_bind(ban.lifted.map(|(_, why)| why.name()))
+        .push_bind(ban.lifted_by.clone());
 }
 
 /// Inserts bans that this node decided, each with its change. One that is there already stays as it is: a shard that
@@ -957,7 +970,7 @@ async fn insert_bans(connection: &mut SqliteConnection, bans: &[(StoredBan, i64)
     for chunk in bans.chunks(ROWS_PER_STATEMENT) {
         let mut insert = QueryBuilder::<Sqlite>::new(
             "INSERT INTO bans (node, change, run, serial, ip_address, pattern, severity, failures, offences, reason, \
-             banned_at, expires_at, lifted_at, lifted_reason) ",
+             created_by, banned_at, expires_at, lifted_at, lifted_reason, lifted_by) ",
         );
         insert.push_values(chunk, |mut row, (ban, change)| {
             row.push_bind(node).push_bind(*change);
@@ -978,7 +991,6 @@ mod tests {
     use crate::engine::time::Time;
     use crate::shard::Clock;
     use std::future::Future;
-    use std::sync::Arc;
 
     fn run<T>(test: impl Future<Output = T>) -> T {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
@@ -1001,7 +1013,7 @@ mod tests {
         };
         let client = Network::parse(address).unwrap();
         let decision = Decision { serial, at, client, act: Act::Ban(ban), origin: Origin::Decided };
-        Kept { decision, pattern: Arc::from("dovecot-login") }
+        Kept { decision, pattern: Arc::from("dovecot-login"), said: None }
     }
 
     fn lifted(of: &Kept, why: Lift, at: Time) -> Kept {
