@@ -9,6 +9,7 @@
 pub mod databases;
 pub mod limits;
 pub mod load;
+pub mod operator;
 pub mod peers;
 pub mod spop;
 
