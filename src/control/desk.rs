@@ -335,18 +335,11 @@ pub struct Desk {
     happenings: broadcast::Sender<Arc<Happening>>,
 }
 
-/// The loop's end of the desk.
-#[derive(Debug)]
-pub(super) struct Counter {
-    pub asks: mpsc::Receiver<Ask>,
-    pub happenings: broadcast::Sender<Arc<Happening>>,
-}
-
 impl Desk {
-    pub(super) fn new() -> (Desk, Counter) {
+    /// A desk, and where it is heard what is asked.
+    pub(super) fn new() -> (Desk, mpsc::Receiver<Ask>) {
         let (asks, asked) = mpsc::channel(WAITING);
-        let (happenings, _) = broadcast::channel(HAPPENINGS);
-        (Desk { asks, happenings: happenings.clone() }, Counter { asks: asked, happenings })
+        (Desk { asks, happenings: broadcast::channel(HAPPENINGS).0 }, asked)
     }
 
     async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Result<T, Refusal> {
@@ -407,6 +400,11 @@ impl Desk {
     pub fn say(&self, happening: Happening) {
         // Nobody may listen.
         drop(self.happenings.send(Arc::new(happening)));
+    }
+
+    /// Whether anybody listens to what happens.
+    pub fn is_listened_to(&self) -> bool {
+        self.happenings.receiver_count() > 0
     }
 
     /// What happens from now on.

@@ -6,6 +6,8 @@
 
 mod api;
 mod desk;
+mod errand;
+mod history;
 mod journal;
 mod log;
 mod metrics;

@@ -202,6 +202,7 @@ impl Publisher {
                 envoy_trusted_proxies: networks(&settings.envoy.trusted_proxies),
                 deny_unknown: settings.nginx.on_unknown == OnUnknown::Deny,
                 json: settings.nginx.return_json,
+                operators: true,
             },
         };
         faulty.retain(|(_, count)| *count > 0);

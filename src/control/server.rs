@@ -1,14 +1,20 @@
 //! The server as a whole: start everything or nothing, keep it steered, end it in order.
 
+use super::desk::{Ask, BanOrder, Desk, Happening, MANUAL, Overview, Refusal};
+use super::errand::{self, ERRANDS_MAX, Errand, Errands, Next, holding};
+use super::history::{History, happening, overview};
 use super::journal;
 use super::log::Log;
 use super::metrics::{self, Metrics, Scrape};
 use super::outbox::Outbox;
 use super::publish::Publisher;
-use super::store::{self, Notice, Status, Store, StoreFault};
+use super::store::contents::ListName;
+use super::store::{self, Notice, Said, Status, Store, StoreFault, Wall};
 use crate::config::{self, Driver, Faults, LogSettings, Settings};
-use crate::engine::ban::Origin;
+use crate::engine::address::{Address, Network};
+use crate::engine::ban::{Decision, Order, Origin, PatternId, Severity};
 use crate::engine::policy::Policy;
+use crate::engine::survey::{Listed, Survey};
 use crate::engine::table::{HashKey, hash_key};
 use crate::shard::{
     Addresses, Bell, Clock, Command, Endpoint, Event, Keys, Opened, Plan, Report, Service, Shards, SocketFile, Wish,
@@ -23,7 +29,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 /// How long the shards have to answer a scrape.
@@ -31,6 +37,9 @@ const REPORT_DEADLINE: Duration = Duration::from_secs(1);
 
 /// How often it is checked whether all shards still run.
 const CHECK: Duration = Duration::from_secs(1);
+
+/// How often it is written down how things go.
+const SAMPLE: Duration = Duration::from_secs(5);
 
 /// How long the shards have to end, and their last events to be heard.
 const LAST_EVENTS: Duration = Duration::from_millis(200);
@@ -84,6 +93,8 @@ pub struct About {
 pub fn run(path: &Path, about: About) -> Result<(), RunFault> {
     let keys = Keys { tables: random_key(), owners: random_key() };
     let mut publisher = Publisher::new(available_cores(), keys.tables.clone());
+    let gravest = Severity::new(Severity::MAX).expect("the highest is one");
+    publisher.know(MANUAL, gravest);
     let settings = publisher.read(path)?;
     let log = start_log(&settings.log)?;
     let clock = Clock::start();
@@ -173,17 +184,38 @@ struct Server {
     adopted: Vec<u64>,
     drained: usize,
     collection: Option<Collection>,
+    about: About,
+    wall: Wall,
+    desk: Desk,
+    errands: Errands,
+    /// Who waits for an entry of a list to be in force, or not to be.
+    awaiting: Vec<(ListName, Network, bool, oneshot::Sender<()>)>,
+    /// Who waits for the file to be read, and for the policy of that number to be in force.
+    reloads: Vec<Reload>,
+    reloaded: Vec<(u64, Reload)>,
+    history: History,
 }
+
+/// Who waits for a reload.
+type Reload = oneshot::Sender<Result<u64, Vec<String>>>;
 
 /// What the server hears, beside shards and signals.
 struct Hears {
     scrapes: mpsc::Receiver<Scrape>,
     notices: mpsc::Receiver<Notice>,
+    asks: mpsc::Receiver<Ask>,
+}
+
+/// Who waits for the shards' reports.
+enum Reader {
+    Metrics(Scrape),
+    Overview(oneshot::Sender<Overview>),
+    History,
 }
 
 /// Reports that are being collected for somebody.
 struct Collection {
-    scrapes: Vec<Scrape>,
+    readers: Vec<Reader>,
     reports: Vec<Option<Box<Report>>>,
     deadline: Instant,
 }
@@ -275,6 +307,7 @@ impl Server {
         if let Some(address) = settings.prometheus.listen_tcp() {
             journal::listening("prometheus", "tcp", address);
         }
+        let (desk, asks) = Desk::new();
         let server = Server {
             path: path.to_owned(),
             settings,
@@ -290,16 +323,25 @@ impl Server {
             adopted: vec![0; shards],
             drained: 0,
             collection: None,
+            about,
+            wall: Wall::new(clock),
+            desk,
+            errands: Errands::default(),
+            awaiting: Vec::new(),
+            reloads: Vec::new(),
+            reloaded: Vec::new(),
+            history: History::default(),
         };
-        Ok((server, Hears { scrapes, notices }))
+        Ok((server, Hears { scrapes, notices, asks }))
     }
 
     /// Steers the running server until it is told to end.
     async fn steer(mut self, mut signals: Signals, hears: Hears) -> Result<(), RunFault> {
-        let Hears { mut scrapes, mut notices } = hears;
+        let Hears { mut scrapes, mut notices, mut asks } = hears;
         let bell = Arc::clone(&self.shards.bell);
         let ear = Ear::new(&bell).map_err(machine)?;
         let mut check = tokio::time::interval(CHECK);
+        let mut sample = tokio::time::interval(SAMPLE);
         loop {
             self.take_events();
             self.hand_over();
@@ -318,12 +360,15 @@ impl Server {
                     return self.end("SIGINT", &ear).await;
                 }
                 Some(notice) = notices.recv() => self.hear(notice),
-                Some(scrape) = scrapes.recv() => self.collect(scrape),
+                Some(scrape) = scrapes.recv() => self.collect(Reader::Metrics(scrape)),
+                Some(ask) = asks.recv(), if self.errands.len() < ERRANDS_MAX => self.serve(ask),
                 () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
-                    self.answer_scrapes();
+                    self.answer_readers();
                 }
+                _ = sample.tick() => self.collect(Reader::History),
                 _ = check.tick() => {
                     self.metrics.upkeep();
+                    self.wall.check();
                     if self.shards.any_ended() {
                         journal::shard_died();
                         return Err(machine("a shard has ended by itself"));
@@ -346,6 +391,7 @@ impl Server {
                     journal::restart_needed(&config::restart_needed(&self.settings, &settings));
                     self.log.set_level(&settings.log);
                     self.metrics.reloaded(true);
+                    self.reloaded.extend(self.reloads.drain(..).map(|answer| (policy.number, answer)));
                 }
                 self.retired.push(std::mem::replace(&mut self.policy, Arc::clone(&policy)));
                 self.tell(|| Command::Adopt(Arc::clone(&policy)));
@@ -353,9 +399,18 @@ impl Server {
             Notice::Refused(faults) => {
                 self.metrics.reloaded(false);
                 journal::reload_refused(&faults);
+                let said: Vec<String> = faults.to_string().lines().map(str::to_owned).collect();
+                for answer in self.reloads.drain(..) {
+                    drop(answer.send(Err(said.clone())));
+                }
+                self.desk.say(Happening::Refused { at: self.wall.at(self.wall.now()), faults: said });
             }
             Notice::Learned(learned) => self.shards.learn(learned),
             Notice::Status(status) => {
+                if status.connected != self.status.connected {
+                    let at = self.wall.at(self.wall.now());
+                    self.desk.say(Happening::Database { at, connected: status.connected });
+                }
                 self.status = status;
                 let documents = Arc::new(self.status.documents());
                 self.tell(|| Command::Documents(Arc::clone(&documents)));
@@ -381,13 +436,30 @@ impl Server {
         for handled in 0..EVENTS_PER_TURN {
             let Some((shard, event)) = self.shards.next_event() else { return handled > 0 };
             match event {
-                Event::Decided(decision) => {
-                    journal::decided(shard, &decision, &self.policy);
-                    self.outbox.put(&decision, None);
-                    if decision.origin == Origin::Decided {
-                        self.metrics.decided(&decision, &self.policy);
+                Event::Decided(decision) => self.decided(shard, &decision, None),
+                Event::Obeyed { ticket, decision, ban } => self.obeyed(shard, ticket, decision, ban),
+                Event::Lifted { ticket, lifted: more } => {
+                    if let Some(Errand::Lift { lifted, .. }) = self.errands.get_mut(ticket) {
+                        *lifted += more;
                     }
+                    self.count_down(ticket);
                 }
+                Event::Surveyed { ticket, survey: found } => {
+                    match self.errands.get_mut(ticket) {
+                        Some(Errand::Survey { survey: Some(survey), .. }) => survey.merge(*found),
+                        Some(Errand::Survey { survey, .. }) => *survey = Some(found),
+                        _ => {}
+                    }
+                    self.count_down(ticket);
+                }
+                Event::Inspected { ticket, knowledge: known } => {
+                    if let Some(Errand::Inspect { knowledge, .. }) = self.errands.get_mut(ticket) {
+                        knowledge.push(*known);
+                    }
+                    self.count_down(ticket);
+                }
+                Event::Settled { ticket } => self.count_down(ticket),
+                Event::Visitor(visitor) => drop(visitor),
                 Event::Learned => self.shards.learned_by(shard),
                 Event::Retold(decisions) => self.outbox.put_again(&decisions),
                 Event::Adopted(number) => self.adopted_by(shard, number),
@@ -407,17 +479,25 @@ impl Server {
         if self.adopted.iter().all(|adopted| *adopted == self.policy.number) {
             journal::policy_in_force(&self.policy);
             self.tell(|| Command::Ready);
+            self.answer_waiting();
+            self.desk.say(Happening::Policy {
+                at: self.wall.at(self.wall.now()),
+                number: self.policy.number,
+                patterns: self.policy.matcher.len(),
+                whitelist: self.policy.allow.len(),
+                blacklist: self.policy.block.len(),
+            });
         }
     }
 
-    fn collect(&mut self, scrape: Scrape) {
+    fn collect(&mut self, reader: Reader) {
         if let Some(collection) = &mut self.collection {
-            collection.scrapes.push(scrape);
+            collection.readers.push(reader);
             return;
         }
         let reports = (0..self.shards.len()).map(|_| None).collect();
         self.collection =
-            Some(Collection { scrapes: vec![scrape], reports, deadline: Instant::now() + REPORT_DEADLINE });
+            Some(Collection { readers: vec![reader], reports, deadline: Instant::now() + REPORT_DEADLINE });
         self.tell(|| Command::Report);
     }
 
@@ -427,18 +507,187 @@ impl Server {
             *place = Some(report);
         }
         if collection.reports.iter().all(Option::is_some) {
-            self.answer_scrapes();
+            self.answer_readers();
         }
     }
 
-    fn answer_scrapes(&mut self) {
-        let Some(collection) = self.collection.take() else { return };
+    fn answer_readers(&mut self) {
+        let Some(Collection { readers, reports, .. }) = self.collection.take() else { return };
+        let mut rendered: Option<String> = None;
+        for reader in readers {
+            // Whoever asked may have gone.
+            match reader {
+                Reader::Metrics(scrape) => {
+                    let text = rendered.take().unwrap_or_else(|| self.render(&reports));
+                    drop(scrape.send(text.clone()));
+                    rendered = Some(text);
+                }
+                Reader::Overview(answer) => drop(answer.send(self.overview(&reports))),
+                Reader::History => {
+                    let at = self.wall.at(self.wall.now());
+                    if let Some(sample) = self.history.take(&reports, self.shards.clock.now(), at) {
+                        self.desk.say(Happening::Sample(sample));
+                    }
+                }
+            }
+        }
+    }
+
+    fn render(&mut self, reports: &[Option<Box<Report>>]) -> String {
         let uptime = self.shards.clock.uptime();
         let store = (&*self.store.counts, &*self.status);
-        let text = self.metrics.render(&collection.reports, &self.policy, uptime, self.log.lost(), store);
-        for scrape in collection.scrapes {
-            // Whoever asked may have gone.
-            drop(scrape.send(text.clone()));
+        self.metrics.render(reports, &self.policy, uptime, self.log.lost(), store)
+    }
+
+    fn overview(&self, reports: &[Option<Box<Report>>]) -> Overview {
+        let started = Overview {
+            version: self.about.version,
+            commit: self.about.commit,
+            driver: self.shards.driver.name(),
+            uptime: self.shards.clock.uptime(),
+            ..Overview::default()
+        };
+        overview(started, reports, &self.policy, &self.status)
+    }
+
+    /// Does what an operator asks, or has the shards do it.
+    fn serve(&mut self, ask: Ask) {
+        let shards = self.shards.len();
+        match ask {
+            Ask::Ban { order, by, answer } => {
+                let BanOrder { client, duration, reason, created_by } = order;
+                if self.policy.allow.covers(client) {
+                    let base = Address::from(client.base());
+                    let entry = holding(&self.policy.allow, base).into_iter().find(|entry| entry.covers(client));
+                    return drop(answer.send(Err(Refusal::Allowed(entry.unwrap_or(client)))));
+                }
+                let Some((pattern, severity)) = self.manual() else {
+                    let why = "the program has no name for operators' bans yet".to_owned();
+                    return drop(answer.send(Err(Refusal::Unavailable(why))));
+                };
+                let said = Said { reason, created_by: created_by.unwrap_or(by) };
+                let errand = Errand::Ban { client, ban: None, already: true, answer };
+                let ticket = self.errands.begin(errand, Some(said), 1);
+                let order = Order::Ban(pattern, severity, duration);
+                self.tell_owner(client, Command::Order { ticket, client, order });
+            }
+            Ask::Lift { clients, by, answer } => {
+                let ticket = self.errands.begin(
+                    Errand::Lift { lifted: 0, answer },
+                    Some(Said { reason: None, created_by: by }),
+                    clients.len().max(1),
+                );
+                if clients.is_empty() {
+                    return self.count_down(ticket);
+                }
+                for client in clients {
+                    self.tell_owner(client, Command::Order { ticket, client, order: Order::Lift });
+                }
+            }
+            Ask::LiftWithin { within, by, answer } => {
+                let ticket = self.errands.begin(
+                    Errand::Lift { lifted: 0, answer },
+                    Some(Said { reason: None, created_by: by }),
+                    shards,
+                );
+                self.tell(|| Command::LiftWithin { ticket, within });
+            }
+            Ask::Bans { mut question, pattern, answer } => {
+                if let Some(pattern) = pattern {
+                    let named = self.policy.names.iter().enumerate().filter(|(_, known)| *known.name == *pattern);
+                    question.patterns = Some(named.filter_map(|(at, _)| u32::try_from(at).ok()).collect());
+                }
+                let ticket = self.errands.begin(Errand::Survey { survey: None, answer }, None, shards);
+                self.tell(|| Command::Survey { ticket, survey: Box::new(Survey::new(question.clone())) });
+            }
+            Ask::Inspect { address, answer } => {
+                let errand = Errand::Inspect { address, knowledge: Vec::new(), answer };
+                let ticket = self.errands.begin(errand, None, shards);
+                self.tell(|| Command::Inspect { ticket, address });
+            }
+            Ask::Overview { answer } => self.collect(Reader::Overview(answer)),
+            Ask::History { answer } => drop(answer.send(self.history.samples())),
+            Ask::Await { list, entry, present, answer } => {
+                self.awaiting.push((list, entry, present, answer));
+                self.answer_waiting();
+            }
+            Ask::Reload { answer } => {
+                self.reloads.push(answer);
+                self.store.reload();
+            }
+        }
+    }
+
+    /// The pattern of operators' bans.
+    fn manual(&self) -> Option<(PatternId, Severity)> {
+        let at = self.policy.names.iter().position(|known| &*known.name == MANUAL)?;
+        Some((PatternId::new(u32::try_from(at).ok()?)?, self.policy.names.get(at)?.severity))
+    }
+
+    fn tell_owner(&mut self, client: Network, command: Command) {
+        if !self.shards.tell_owner(client, command) {
+            journal::shard_deaf();
+        }
+    }
+
+    /// One of the answers to an errand is there.
+    fn count_down(&mut self, ticket: u64) {
+        match self.errands.count_down(ticket, self.shards.len()) {
+            Next::Wait => {}
+            Next::Settle => self.tell(|| Command::Settle { ticket }),
+            Next::Finished => {
+                if let Some(errand) = self.errands.take(ticket) {
+                    errand::answer(errand, &self.policy, &self.wall, &self.status.node);
+                }
+            }
+        }
+    }
+
+    fn obeyed(&mut self, shard: usize, ticket: u64, decision: Option<Decision>, now: Option<Listed>) {
+        let said = self.errands.said(ticket);
+        match self.errands.get_mut(ticket) {
+            Some(Errand::Ban { ban, already, .. }) => (*ban, *already) = (now, decision.is_none()),
+            Some(Errand::Lift { lifted, .. }) => *lifted += u64::from(decision.is_some()),
+            _ => {}
+        }
+        if let Some(decision) = decision {
+            self.decided(shard, &decision, said);
+        }
+        self.count_down(ticket);
+    }
+
+    /// Says everywhere what was decided, and what the operator said who ordered it.
+    fn decided(&mut self, shard: usize, decision: &Decision, said: Option<Arc<Said>>) {
+        journal::decided(shard, decision, &self.policy);
+        let by = said.as_ref().map(|said| said.created_by.clone());
+        self.outbox.put(decision, said);
+        if decision.origin == Origin::Decided {
+            self.metrics.decided(decision, &self.policy);
+        }
+        if self.desk.is_listened_to() {
+            self.desk.say(happening(decision, &self.policy, &self.wall, by));
+        }
+    }
+
+    /// Answers those who waited for a policy.
+    fn answer_waiting(&mut self) {
+        if !self.adopted.iter().all(|adopted| *adopted == self.policy.number) {
+            return;
+        }
+        let policy = Arc::clone(&self.policy);
+        let is_so = |(list, entry, present, _): &mut (ListName, Network, bool, oneshot::Sender<()>)| {
+            let table = match list {
+                ListName::Whitelist => &policy.allow,
+                ListName::Blacklist => &policy.block,
+            };
+            table.get(*entry).is_some() == *present
+        };
+        for (_, _, _, answer) in self.awaiting.extract_if(.., is_so) {
+            drop(answer.send(()));
+        }
+        self.awaiting.retain(|(_, _, _, answer)| !answer.is_closed());
+        for (number, answer) in self.reloaded.extract_if(.., |(number, _)| *number <= policy.number) {
+            drop(answer.send(Ok(number)));
         }
     }
 

@@ -10,6 +10,7 @@
 pub mod address;
 pub mod ban;
 pub mod escalation;
+pub mod evidence;
 pub mod matcher;
 pub mod owner;
 pub mod pattern;

@@ -193,3 +193,82 @@ pub struct Page {
     /// Where the next page begins; `None` if this is the last.
     pub next: Option<Place>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::ban::{PatternId, Severity};
+    use super::*;
+    use proptest::prelude::*;
+
+    fn listed(n: u32, since: u64, until: u64, kind: u8) -> Listed {
+        let (pattern, severity) = (PatternId::new(u32::from(kind % 3)).unwrap(), Severity::new(kind % 6 + 1).unwrap());
+        let ban = Ban { until: Time::from_millis(until), offences: u32::from(kind), failures: 5, pattern, severity };
+        let client = Network::new(std::net::Ipv4Addr::from_bits(0x0a00_0000 | n).into(), 24 + kind % 9).unwrap();
+        Listed { client, ban, since: Time::from_millis(since), learned: kind % 2 == 0 }
+    }
+
+    fn orders() -> impl Strategy<Value = Order> {
+        prop::sample::select(vec![Order::BannedAt, Order::ExpiresAt, Order::Address, Order::Offences, Order::Severity])
+    }
+
+    #[test]
+    fn a_place_is_printed_and_read() {
+        for text in ["0~10.0.0.0/8", "ffffffffffffffff~2001:db8::1"] {
+            assert_eq!(Place::parse(text).unwrap().print(), text);
+        }
+        for text in ["", "~", "x~10.0.0.1", "1~mail", "10.0.0.1"] {
+            assert_eq!(Place::parse(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        /// Page after page, of two halves that are surveyed apart: the same as sorting everything.
+        #[test]
+        fn pages_are_what_sorting_everything_gives(
+            raw in prop::collection::btree_map(0..2_000u32, (0..50u64, 0..50u64, 0..20u8), 0..200),
+            order in orders(), descending in any::<bool>(), limit in 1..40usize,
+            pattern in prop::option::of(0..3u32), text in prop::sample::select(vec!["", ".1", "/2"]),
+            within in prop::option::of(Just(Network::parse("10.0.0.0/22").unwrap())),
+        ) {
+            let mut all: Vec<Listed> = raw.iter().map(|(n, (since, until, kind))| listed(*n, *since, *until, *kind)).collect();
+            all.sort_by_key(|one| one.client);
+            all.dedup_by_key(|one| one.client);
+            let question = Question {
+                within, patterns: pattern.map(|pattern| vec![pattern]), text: text.to_owned(), order, descending, limit,
+                ..Question::default()
+            };
+            let mut want: Vec<Listed> = all.iter().filter(|one| {
+                within.is_none_or(|within| within.covers(one.client))
+                    && pattern.is_none_or(|pattern| one.ban.pattern.number() == pattern)
+                    && one.client.to_string().contains(text)
+            }).copied().collect();
+            let key = |one: &Listed| match order {
+                Order::BannedAt => one.since.millis(),
+                Order::ExpiresAt => one.ban.until.millis(),
+                Order::Address => 0,
+                Order::Offences => u64::from(one.ban.offences),
+                Order::Severity => u64::from(one.ban.severity.level()),
+            };
+            want.sort_by_key(|one| (if descending { u64::MAX - key(one) } else { key(one) }, one.client));
+            let mut got = Vec::new();
+            let mut after = None;
+            loop {
+                let question = Question { after, ..question.clone() };
+                let (mut one, mut two) = (Survey::new(question.clone()), Survey::new(question));
+                for (at, listed) in all.iter().enumerate() {
+                    if at % 2 == 0 { one.look(listed) } else { two.look(listed) }
+                }
+                one.merge(two);
+                let page = one.finish();
+                prop_assert_eq!(page.total, want.len());
+                prop_assert!(page.bans.len() <= limit);
+                got.extend(page.bans);
+                match page.next {
+                    Some(next) => after = Place::parse(&next.print()),
+                    None => break,
+                }
+            }
+            prop_assert_eq!(got, want);
+        }
+    }
+}

@@ -81,6 +81,8 @@ pub enum Next {
     Read,
     /// There is more in the input.
     Again,
+    /// What is left of the input is for the control thread, and so is all that follows on this connection.
+    HandOver,
     Close,
 }
 
@@ -122,8 +124,13 @@ pub async fn run<P: Protocol>(shard: Shard, arrival: Handover, plan: Rc<Plan>, p
         can_be_woken: false,
         parts: false,
     };
-    conversation.hold().await;
-    shard.turn(|core| core.close(id, service));
+    let left = conversation.hold().await;
+    shard.turn(|core| {
+        if let Some(bytes) = left {
+            core.hand_over_to_control(Handle::of(&conversation.stream), peer, bytes);
+        }
+        core.close(id, service);
+    });
 }
 
 struct Conversation<'a, P> {
@@ -143,14 +150,15 @@ struct Conversation<'a, P> {
 }
 
 impl<P: Protocol> Conversation<'_, P> {
-    async fn hold(&mut self) {
+    /// Returns what was read and is for the control thread, if the connection is.
+    async fn hold(&mut self) -> Option<Vec<u8>> {
         let mut input: Vec<u8> = Vec::with_capacity(P::INPUT_BYTES);
         let mut output: Vec<u8> = Vec::with_capacity(FIRST_OUTPUT_BYTES);
         let (mut reads, mut bytes) = (0, 0);
         loop {
             if input.len() == input.capacity() {
                 if input.capacity() >= P::INPUT_BYTES_MAX {
-                    return;
+                    return None;
                 }
                 let more = input.capacity().min(P::INPUT_BYTES_MAX - input.len());
                 input.reserve_exact(more);
@@ -159,8 +167,11 @@ impl<P: Protocol> Conversation<'_, P> {
             (result, input) = self.read(input).await;
             match result {
                 Ok(count @ 1..) => bytes += count,
-                Ok(0) => return self.part(output).await,
-                Err(_) => return,
+                Ok(0) => {
+                    self.part(output).await;
+                    return None;
+                }
+                Err(_) => return None,
             }
             loop {
                 let taken = self.take(&mut input, &mut output);
@@ -169,12 +180,13 @@ impl<P: Protocol> Conversation<'_, P> {
                     output = written;
                     output.clear();
                     if result.is_err() {
-                        return;
+                        return None;
                     }
                     self.wait_on(taken.progress);
                 }
                 match taken.next {
-                    Next::Close => return,
+                    Next::Close => return None,
+                    Next::HandOver => return Some(input),
                     Next::Again => {}
                     Next::Read => break,
                 }

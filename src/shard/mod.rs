@@ -30,7 +30,7 @@ mod system;
 mod turn;
 
 pub use self::clock::Clock;
-pub use self::core::{Command, Documents, Event, Report};
+pub use self::core::{Command, Documents, Event, Knowledge, Report, Visitor};
 pub use counters::{Asked, ByStatus, Counters, Disconnects, LAG_BOUNDS_MICROS, Lag};
 pub use driver::{Driver, NoRing, Wish, raise_limits};
 pub use exchange::Bell;
@@ -38,6 +38,7 @@ pub use listen::{Addresses, Endpoint, ListenFault, Opened, Service, Sockets, ope
 pub use socket_file::SocketFile;
 
 use self::core::{Core, Parts};
+use crate::engine::address::Network;
 use crate::engine::ban::{Learned, OwnerHash};
 use crate::engine::owner::Owner;
 use crate::engine::policy::Policy;
@@ -180,6 +181,15 @@ impl Shards {
         all
     }
 
+    /// Tells the owner of a client. False if it has stopped taking commands.
+    pub fn tell_owner(&mut self, client: Network, command: Command) -> bool {
+        let owner = self.owner_hash.owner(client, self.len());
+        let Some(link) = self.links.get_mut(owner) else { return false };
+        let told = link.commands.push(command).is_ok();
+        link.bell.ring();
+        told
+    }
+
     /// Has the owners learn what other nodes decided, in this order for each client. It is sent part by part, the next one
     /// when [`Shards::learned_by`] says so; what waits meanwhile is kept here, however much it is.
     pub fn learn(&mut self, learned: Vec<Learned>) {
@@ -303,7 +313,8 @@ pub fn start(
                     spread,
                     connections_max: plan.connections_max,
                     replica: Replica::new(keys.tables.clone()),
-                    owner: Owner::new(index as u16, tracked_max, keys.tables),
+                    owner: Owner::new(index as u16, tracked_max, keys.tables.clone()),
+                    tables: keys.tables,
                     owner_hash: OwnerHash::new(keys.owners),
                     exchange,
                     commands: command_ring,
@@ -489,7 +500,6 @@ impl Ready {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::address::Network;
     use crate::engine::ban::{Ban, PatternId, Severity};
     use crate::engine::table::hash_key;
     use crate::engine::time::Time;

@@ -43,6 +43,12 @@ impl Protocol for Nginx {
                     done += consumed;
                     false
                 }
+                Step::Request { request, .. }
+                    if request.target == Target::Operators && core.policy.questions.operators && !core.draining =>
+                {
+                    core.counters.asked[Service::Nginx as usize].other += 1;
+                    return Taken { consumed: done, progress: !output.is_empty(), next: Next::HandOver };
+                }
                 Step::Request { request, consumed } => {
                     let mut delivery = request.delivery();
                     if core.draining {
@@ -82,7 +88,7 @@ fn answer_request(
     core.counters.asked[Service::Nginx as usize].other += 1;
     let reads = matches!(request.method, Method::Get | Method::Head);
     match request.target {
-        Target::Auth | Target::Other => answer::not_found(output, delivery),
+        Target::Auth | Target::Operators | Target::Other => answer::not_found(output, delivery),
         _ if !reads => answer::method_not_allowed(output, delivery),
         Target::Health => answer::json(output, &health(core, version), delivery),
         Target::Ready => answer::ready(output, core.is_ready(), delivery),

@@ -6,9 +6,11 @@
 #![allow(dead_code, reason = "each test uses its own part of this")]
 #![allow(clippy::disallowed_methods, reason = "to wait, with a deadline, is what this is for")]
 
+pub mod browser;
 pub mod databases;
 pub mod limits;
 pub mod load;
+pub mod operator;
 pub mod peers;
 pub mod spop;
 

@@ -31,6 +31,7 @@ pub use ban::{Decided, Said};
 pub use clerk::{Ask, Clerk, PastBan};
 pub use entry::{EditFault, Enlisted, Entry, EntryPage, EntryQuery, EntrySource, Lists, NewEntry, PAGE_MAX};
 pub use status::{Counts, Operation, Status};
+pub use wall::Wall;
 
 use super::publish::Publisher;
 use crate::config::{Faults, Settings};
@@ -50,7 +51,6 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
-use wall::Wall;
 
 /// Batches of decisions, orders and notices on their way.
 const WAITING: usize = 64;

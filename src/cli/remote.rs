@@ -1,0 +1,197 @@
+//! Speaks with a running server, over the control socket in its state directory, in the words of its API.
+//!
+//! One request a connection, as HTTP/1.0: the answer ends where the connection does, also that of a stream of events.
+
+use crate::config;
+use serde_json::Value;
+use std::fmt;
+use std::io::{self, BufRead, BufReader, Read, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The socket's name in the state directory.
+pub const SOCKET: &str = "control.sock";
+
+/// How long an answer may take: ending a million bans takes seconds.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Longest head of an answer, and most fields in it.
+const HEAD_BYTES_MAX: u64 = 64 << 10;
+const FIELDS_MAX: usize = 64;
+
+/// Longest answer: a page of a thousand entries is a few hundred kilobytes.
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
+
+/// Why there is no answer. `Display` is a sentence.
+#[derive(Debug)]
+pub enum RemoteFault {
+    /// Nobody answers there.
+    NotThere(PathBuf, io::Error),
+    /// There is no state directory, and so no socket.
+    Nowhere,
+    /// The configuration that says where the socket is cannot be read.
+    Configuration(config::Faults),
+    /// The answer ended early, or is none.
+    Broken(String),
+    /// The server says no: the status, and its words.
+    Refused(u16, String),
+}
+
+impl fmt::Display for RemoteFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RemoteFault::NotThere(path, why) => write!(
+                f,
+                "cannot reach the server at {}: {why}. Is it running, with this configuration, and may this user open \
+                 the socket?",
+                path.display()
+            ),
+            RemoteFault::Nowhere => f.write_str(
+                "runtime.state_dir is empty, so the server has no control socket. Set it, or use the API over HTTP",
+            ),
+            RemoteFault::Configuration(faults) => faults.fmt(f),
+            RemoteFault::Broken(what) => write!(f, "the server's answer cannot be read: {what}"),
+            RemoteFault::Refused(_, message) => f.write_str(message),
+        }
+    }
+}
+
+/// Where a server is reached.
+#[derive(Clone, Debug)]
+pub struct Remote(PathBuf);
+
+impl Remote {
+    /// At this socket, else at that of the server with the configuration at `config`.
+    ///
+    /// # Errors
+    ///
+    /// If the configuration cannot be read, or says that there is no state.
+    pub fn new(socket: Option<PathBuf>, config: Option<&Path>) -> Result<Remote, RemoteFault> {
+        if let Some(socket) = socket {
+            return Ok(Remote(socket));
+        }
+        let path = config::locate(config).map_err(RemoteFault::Configuration)?;
+        let settings = config::load(&path).map_err(RemoteFault::Configuration)?;
+        match settings.runtime.state_dir.as_str() {
+            "" => Err(RemoteFault::Nowhere),
+            directory => Ok(Remote(Path::new(directory).join(SOCKET))),
+        }
+    }
+
+    /// Asks, and waits for the whole answer.
+    ///
+    /// # Errors
+    ///
+    /// If there is no answer, or it is a refusal.
+    pub fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value, RemoteFault> {
+        let (status, answer) = self.send(method, path, body, Some(PATIENCE))?;
+        let mut text = Vec::new();
+        answer.take(ANSWER_BYTES_MAX).read_to_end(&mut text).map_err(broken)?;
+        let value: Value = serde_json::from_slice(&text).map_err(|why| RemoteFault::Broken(why.to_string()))?;
+        if status < 400 {
+            return Ok(value);
+        }
+        let message =
+            value.get("message").and_then(Value::as_str).unwrap_or("the server refuses, and does not say why");
+        let about = value.get("ip_address").and_then(Value::as_str).filter(|about| !message.contains(*about));
+        Err(RemoteFault::Refused(
+            status,
+            match about {
+                Some(about) => format!("{about}: {message}"),
+                None => message.to_owned(),
+            },
+        ))
+    }
+
+    /// Listens to events, and gives each to `hear` with its name, until that says no or the server ends.
+    ///
+    /// # Errors
+    ///
+    /// If there is no answer, or it is a refusal.
+    pub fn listen(&self, mut hear: impl FnMut(&str, &str) -> bool) -> Result<(), RemoteFault> {
+        let (status, answer) = self.send("GET", "/api/events", None, None)?;
+        if status >= 400 {
+            return Err(RemoteFault::Refused(status, format!("the server refuses with status {status}")));
+        }
+        let mut name = String::new();
+        for line in answer.lines() {
+            let line = line.map_err(broken)?;
+            if let Some(event) = line.strip_prefix("event:") {
+                event.trim().clone_into(&mut name);
+            } else if let Some(data) = line.strip_prefix("data:")
+                && !hear(&name, data.trim())
+            {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    fn send(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+        patience: Option<Duration>,
+    ) -> Result<(u16, BufReader<UnixStream>), RemoteFault> {
+        let mut stream = UnixStream::connect(&self.0).map_err(|why| RemoteFault::NotThere(self.0.clone(), why))?;
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let request = format!(
+            "{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.set_read_timeout(patience).and_then(|()| stream.write_all(request.as_bytes())).map_err(broken)?;
+        let mut answer = BufReader::new(stream);
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            if (&mut answer).take(HEAD_BYTES_MAX).read_until(b'\n', &mut head).map_err(broken)? == 0 {
+                return Err(RemoteFault::Broken("it ended in its head".to_owned()));
+            }
+            if head.len() as u64 > HEAD_BYTES_MAX {
+                return Err(RemoteFault::Broken("its head is too long".to_owned()));
+            }
+        }
+        let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+        let mut response = httparse::Response::new(&mut fields);
+        response.parse(&head).map_err(|why| RemoteFault::Broken(why.to_string()))?;
+        Ok((response.code.unwrap_or(0), answer))
+    }
+}
+
+fn broken(why: io::Error) -> RemoteFault {
+    RemoteFault::Broken(why.to_string())
+}
+
+/// A path with a query of these keys and values, those that are there.
+pub fn with_query(path: &str, query: &[(&str, Option<String>)]) -> String {
+    let mut text = url::form_urlencoded::Serializer::new(String::new());
+    for (key, value) in query {
+        if let Some(value) = value {
+            text.append_pair(key, value);
+        }
+    }
+    match text.finish() {
+        query if query.is_empty() => path.to_owned(),
+        query => format!("{path}?{query}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_has_what_is_there_and_is_escaped() {
+        let query = [("ip", Some("2001:db8::/32".to_owned())), ("cursor", None), ("search", Some("a b&c".to_owned()))];
+        assert_eq!(with_query("/api/x", &query), "/api/x?ip=2001%3Adb8%3A%3A%2F32&search=a+b%26c");
+        assert_eq!(with_query("/api/x", &[("cursor", None)]), "/api/x");
+    }
+
+    #[test]
+    fn where_nobody_listens_it_says_so() {
+        let remote = Remote::new(Some("/nonexistent/control.sock".into()), None).unwrap();
+        let said = remote.ask("GET", "/api/status", None).unwrap_err().to_string();
+        assert!(said.starts_with("cannot reach the server at /nonexistent/control.sock: "), "{said}");
+    }
+}
