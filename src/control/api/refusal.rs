@@ -1,23 +1,44 @@
 //! What is answered when something is not done.
 
+use crate::control::desk::Refusal;
+use crate::control::store::EditFault;
 use axum::Json;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// Why a request is refused.
 #[derive(Debug)]
 pub(super) struct Refused {
     status: StatusCode,
+    body: Refusing,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// Nothing was done, or not all of it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Refusing {
+    #[schema(example = false)]
+    success: bool,
+    /// Why, and what would be right.
     message: String,
-    /// What was asked about, as it was written or understood.
-    subject: String,
-    headers: Vec<(header::HeaderName, HeaderValue)>,
+    /// What was asked about, if it is known.
+    ip_address: String,
+    /// What is wrong with a configuration that was to be read again, one fault each.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    faults: Vec<String>,
 }
 
 impl Refused {
     pub fn new(status: StatusCode, message: impl Into<String>) -> Refused {
-        Refused { status, message: message.into(), subject: String::new(), headers: Vec::new() }
+        let body = Refusing { success: false, message: message.into(), ip_address: String::new(), faults: Vec::new() };
+        Refused { status, body, headers: Vec::new() }
+    }
+
+    /// What was sent is wrong.
+    pub fn wrong(message: impl Into<String>) -> Refused {
+        Refused::new(StatusCode::BAD_REQUEST, message)
     }
 
     /// There is no place for the connection.
@@ -27,7 +48,13 @@ impl Refused {
 
     /// Says what was asked about.
     pub fn about(mut self, subject: impl ToString) -> Refused {
-        self.subject = subject.to_string();
+        self.body.ip_address = subject.to_string();
+        self
+    }
+
+    /// Names all that is wrong with a configuration.
+    pub fn with_faults(mut self, faults: Vec<String>) -> Refused {
+        self.body.faults = faults;
         self
     }
 
@@ -36,23 +63,42 @@ impl Refused {
         self.with(header::RETRY_AFTER, HeaderValue::from(seconds))
     }
 
-    pub fn with(mut self, name: header::HeaderName, value: HeaderValue) -> Refused {
+    pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Refused {
         self.headers.push((name, value));
         self
     }
+
+    pub fn message(&self) -> &str {
+        &self.body.message
+    }
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
-    success: bool,
-    message: &'a str,
-    ip_address: &'a str,
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Refused {
+        let message = refusal.to_string();
+        match refusal {
+            Refusal::Allowed(_) | Refusal::Conflict(_) => Refused::new(StatusCode::CONFLICT, message),
+            Refusal::NotFound(_) => Refused::new(StatusCode::NOT_FOUND, message),
+            Refusal::Unavailable(_) => Refused::new(StatusCode::SERVICE_UNAVAILABLE, message).again_in(1),
+        }
+    }
+}
+
+impl From<EditFault> for Refused {
+    fn from(fault: EditFault) -> Refused {
+        let message = fault.to_string();
+        match fault {
+            EditFault::InFile(_) | EditFault::TooMany(_) => Refused::new(StatusCode::CONFLICT, message),
+            EditFault::Away(_) | EditFault::Refused(_) | EditFault::Unwritable(_) | EditFault::Busy | EditFault::Ending => {
+                Refused::new(StatusCode::SERVICE_UNAVAILABLE, message).again_in(1)
+            }
+        }
+    }
 }
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let Refused { status, message, subject, headers } = self;
-        let body = Body { success: false, message: &message, ip_address: &subject };
+        let Refused { status, body, headers } = self;
         let mut response = (status, Json(body)).into_response();
         for (name, value) in headers {
             response.headers_mut().append(name, value);

@@ -91,7 +91,7 @@ pub struct Clerk {
 }
 
 impl Clerk {
-    pub(super) fn new(orders: mpsc::Sender<Order>) -> Clerk {
+    pub(in crate::control) fn new(orders: mpsc::Sender<Order>) -> Clerk {
         Clerk { orders }
     }
 

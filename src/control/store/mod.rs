@@ -31,7 +31,7 @@ pub use ban::{Decided, Said};
 pub use clerk::{Ask, Clerk, PastBan};
 pub use entry::{EditFault, Enlisted, Entry, EntryPage, EntryQuery, EntrySource, Lists, NewEntry, PAGE_MAX};
 pub use status::{Counts, Operation, Status};
-pub use wall::Wall;
+pub use wall::{Wall, print_wall};
 
 use super::publish::Publisher;
 use crate::config::{Faults, Settings};
