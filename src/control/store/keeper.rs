@@ -3,9 +3,11 @@
 //! Order of trust: the database, the last good copy of it, the file. Rows that are faulty are left out and named; the
 //! others apply. A policy is only made when something changed, on a thread of its own, and published whole.
 
+use super::clerk::{Answer, Ask};
 use super::contents::{Contents, ListName, RowFault, difference};
 use super::database::Seed;
-use super::entry::EditFault;
+use super::desk;
+use super::entry::{EditFault, Enlisted, Lists};
 use super::link::News;
 use super::state::Found;
 use super::status::{Operation, Source, Status, printable_error};
@@ -29,6 +31,9 @@ const COPIED_AT_ONCE: usize = 5_000;
 /// Faulty rows that are logged when they are found.
 const LOGGED_AT_ONCE: usize = 100;
 
+/// Edits of this node's lists that go into one policy.
+const EDITS_AT_ONCE: usize = 1_000;
+
 /// What is said of a state that is not where it belongs.
 const IN_MEMORY: &str = "the file cannot be written now; what is decided is only in memory until it can";
 const UNREADABLE: &str = "the file can neither be read nor written now; what was decided before is not known until the \
@@ -44,6 +49,9 @@ pub struct Keeper {
     notices: mpsc::Sender<Notice>,
     orders: mpsc::Receiver<Order>,
     news: mpsc::Receiver<News>,
+    /// Where questions go that are not the keeper's: to the desk, and where there is a database, to the link.
+    desk: mpsc::Sender<Ask>,
+    edits: Option<mpsc::Sender<Ask>>,
     /// What the database says, or said.
     contents: Option<Contents>,
     /// What of it is in the local state, unless that is being written now.
@@ -68,6 +76,27 @@ pub struct Ends {
     pub notices: mpsc::Sender<Notice>,
     pub orders: mpsc::Receiver<Order>,
     pub news: mpsc::Receiver<News>,
+    pub desk: mpsc::Sender<Ask>,
+    pub edits: Option<mpsc::Sender<Ask>>,
+}
+
+/// What was done to this node's lists, and who is told once it is in a policy.
+enum Done {
+    Enlisted(Answer<Enlisted>, Enlisted),
+    Delisted(Answer<bool>, bool),
+}
+
+impl Done {
+    fn changed(&self) -> bool {
+        matches!(self, Done::Enlisted(_, Enlisted::New) | Done::Delisted(_, true))
+    }
+
+    fn say(self) {
+        match self {
+            Done::Enlisted(answer, enlisted) => drop(answer.send(Ok(enlisted))),
+            Done::Delisted(answer, delisted) => drop(answer.send(Ok(delisted))),
+        }
+    }
 }
 
 /// What an empty database is filled with.
@@ -88,7 +117,7 @@ impl Keeper {
         shared: Rc<Shared>,
         ends: Ends,
     ) -> Keeper {
-        let Ends { notices, orders, news } = ends;
+        let Ends { notices, orders, news, desk, edits } = ends;
         let database = &settings.database;
         let status = Status {
             enabled: database.enabled,
@@ -114,6 +143,8 @@ impl Keeper {
             notices,
             orders,
             news,
+            desk,
+            edits,
             contents: None,
             copied: None,
             copying: None,
@@ -159,6 +190,10 @@ impl Keeper {
             Found::Broken => journal::state_broken(&self.settings.runtime.state_dir),
             Found::InMemory => self.shared.set_state_fault(Some(IN_MEMORY.to_owned())),
             Found::Unreadable => self.shared.set_state_fault(Some(UNREADABLE.to_owned())),
+        }
+        let local = self.shared.state.lock().await.local_lists().await;
+        if let Some(local) = self.shared.locally(local) {
+            *self.shared.local.borrow_mut() = local;
         }
         self.look_at_state();
         if let (Some(publisher), Some(copy)) = (&mut self.publisher, &copy) {
@@ -226,8 +261,7 @@ impl Keeper {
             let copy_at = self.copy_at;
             tokio::select! {
                 order = self.orders.recv(), if ordered => match order {
-                    Some(Order::Reload) => self.reload().await,
-                    Some(Order::Ask(ask)) => ask.refuse(EditFault::Busy),
+                    Some(order) => self.obey(order).await,
                     // The program ends. The link has still things to say, until it is ended too.
                     None => ordered = false,
                 },
@@ -237,7 +271,76 @@ impl Keeper {
                 },
                 copied = finished(&mut self.copying) => self.copied(copied),
                 () = self.shared.state_bell.notified() => {}
+                // What was ordered before is still done.
+                () = self.shared.ending.notified() => self.orders.close(),
                 () = tokio::time::sleep_until(copy_at), if copy_at > Instant::now() => {}
+            }
+        }
+    }
+
+    /// Does what is ordered, and what was ordered right after it: a policy is made for all of it.
+    async fn obey(&mut self, order: Order) {
+        let (mut next, mut reload, mut done) = (Some(order), false, Vec::new());
+        while let Some(order) = next {
+            match order {
+                Order::Reload => reload = true,
+                Order::Ask(ask) => done.extend(self.answer(ask).await),
+            }
+            next = if done.len() < EDITS_AT_ONCE { self.orders.try_recv().ok() } else { None };
+        }
+        if reload {
+            self.reload().await;
+        }
+        if done.iter().any(Done::changed) {
+            let policy = self.compile().await;
+            let _ = self.notices.send(Notice::Policy { policy, settings: None }).await;
+        }
+        done.into_iter().for_each(Done::say);
+    }
+
+    /// Edits this node's lists, or hands the question to whom it is for.
+    async fn answer(&mut self, ask: Ask) -> Option<Done> {
+        let to = match (&self.edits, &ask) {
+            (_, Ask::History(..) | Ask::Note(_)) => &self.desk,
+            (_, Ask::Delist(list, network, _)) if self.shared.file.borrow().holds(*list, *network) => {
+                let fault = EditFault::InFile(*list);
+                ask.refuse(fault);
+                return None;
+            }
+            (Some(edits), _) => edits,
+            (None, Ask::Enlist(..) | Ask::Delist(..)) => return self.edit(ask).await,
+            (None, _) => &self.desk,
+        };
+        match to.try_send(ask) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(ask)) => ask.refuse(EditFault::Busy),
+            Err(mpsc::error::TrySendError::Closed(ask)) => ask.refuse(EditFault::Ending),
+        }
+        None
+    }
+
+    async fn edit(&mut self, ask: Ask) -> Option<Done> {
+        if ask.is_given_up() {
+            return None;
+        }
+        match ask {
+            Ask::Enlist(list, entry, answer) => match desk::enlist(&self.shared, list, &entry).await {
+                Ok(enlisted) => Some(Done::Enlisted(answer, enlisted)),
+                Err(fault) => {
+                    let _ = answer.send(Err(fault));
+                    None
+                }
+            },
+            Ask::Delist(list, network, answer) => match desk::delist(&self.shared, list, network).await {
+                Ok(delisted) => Some(Done::Delisted(answer, delisted)),
+                Err(fault) => {
+                    let _ = answer.send(Err(fault));
+                    None
+                }
+            },
+            other => {
+                other.refuse(EditFault::Busy);
+                None
             }
         }
     }
@@ -286,6 +389,10 @@ impl Keeper {
                     self.log_faults();
                     let _ = self.notices.send(Notice::Policy { policy, settings: None }).await;
                 }
+            }
+            News::Delisted => {
+                let policy = self.compile().await;
+                let _ = self.notices.send(Notice::Policy { policy, settings: None }).await;
             }
             News::Up => {
                 if !self.status.connected {
@@ -378,7 +485,9 @@ impl Keeper {
     /// The policy of the settings and the contents as they are now.
     async fn compile(&mut self) -> Arc<Policy> {
         let (settings, contents) = (self.settings.clone(), self.contents.clone());
-        let compiled = self.publishing(move |publisher| publisher.policy(&settings, contents.as_ref())).await;
+        let local = self.shared.local.borrow().clone();
+        *self.shared.file.borrow_mut() = Lists::of_file(&settings);
+        let compiled = self.publishing(move |publisher| publisher.policy(&settings, contents.as_ref(), &local)).await;
         let Compiled { policy, faults, faulty, ban_from_database } = compiled;
         self.ban_from_database = ban_from_database;
         self.name_sources();

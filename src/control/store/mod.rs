@@ -2,14 +2,17 @@
 //! the control thread, with a tokio loop of its own, so that neither a slow database nor the compiling of patterns
 //! delays signals and metrics, let alone shards.
 //!
-//! Three tasks share it: the [`keeper`] makes policies from the file and the database and publishes them, the
-//! [`recorder`] writes decisions to the local [`state`], the [`link`] speaks with the shared [`database`]. They are told
-//! what to do by [`Order`]s and decisions, and answer with [`Notice`]s.
+//! Four tasks share it: the [`keeper`] makes policies from the file and the database and publishes them, the
+//! [`recorder`] writes decisions to the local [`state`], the [`link`] speaks with the shared [`database`], the [`desk`]
+//! answers operators. They are told what to do by [`Order`]s and decisions, and answer with [`Notice`]s; operators' questions
+//! are a [`Clerk`]'s.
 //!
 //! ```text
 //!  decisions ──► recorder ──► local state ──► link ──► shared database ──► other nodes' links
-//!                                  ▲            │
-//!  notices  ◄── keeper ◄── news ───┴────────────┘
+//!                               ▲  ▲            │ ▲
+//!  notices  ◄── keeper ◄── news ┼──┴────────────┘ │
+//!                 │             │                 │
+//!  clerks ────────┴──► desk ────┘     edits ──────┘
 //! ```
 
 mod audit;
@@ -17,10 +20,12 @@ mod ban;
 mod clerk;
 pub mod contents;
 mod database;
+mod desk;
 mod dialect;
 mod entry;
 mod keeper;
 mod link;
+mod page;
 mod recorder;
 mod state;
 mod status;
@@ -29,7 +34,7 @@ mod wall;
 pub use audit::{AuditEntry, AuditPage, AuditQuery, AuditSource, Audited};
 pub use ban::{Decided, Said};
 pub use clerk::{Ask, Clerk, PastBan};
-pub use entry::{EditFault, Enlisted, Entry, EntryPage, EntryQuery, EntrySource, Lists, NewEntry, PAGE_MAX};
+pub use entry::{EditFault, Enlisted, Entry, EntryPage, EntryQuery, EntrySource, Lists, NewEntry, PAGE_MAX, sorted};
 pub use status::{Counts, Operation, Status};
 
 use super::publish::Publisher;
@@ -54,6 +59,9 @@ use wall::Wall;
 
 /// Batches of decisions, orders and notices on their way.
 const WAITING: usize = 64;
+
+/// Operators' questions on their way to the desk, above all what they did, which should be written down.
+const NOTES_WAITING: usize = 1024;
 
 /// How long a start waits for the database before it goes on with the last good copy.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -230,6 +238,11 @@ struct Shared {
     /// Why the local state does not do its work, if it does not; and a bell for whoever should know.
     state_fault: RefCell<Option<String>>,
     state_bell: Notify,
+    /// The lists of the file and of the local state, as the newest policy has them or the next one will.
+    file: RefCell<Lists>,
+    local: RefCell<Lists>,
+    /// Rung when the control thread has let go. Clerks may be about still.
+    ending: Notify,
 }
 
 impl Shared {
@@ -286,6 +299,7 @@ struct Tasks {
     link: Option<Link>,
     shared: Rc<Shared>,
     decided: mpsc::Receiver<Vec<Decided>>,
+    asked: mpsc::Receiver<Ask>,
     farewell: oneshot::Receiver<Duration>,
     wake: Rc<Notify>,
 }
@@ -319,6 +333,9 @@ async fn begin(parts: Parts) -> Result<(Beginning, Tasks), StoreFault> {
         shares: dsn.is_some() && settings.database.share_bans,
         state_fault: RefCell::new(None),
         state_bell: Notify::new(),
+        file: RefCell::new(Lists::of_file(&settings)),
+        local: RefCell::default(),
+        ending: Notify::new(),
     });
     shared.count_untold().await;
     let (say, news) = mpsc::channel(WAITING);
@@ -334,23 +351,31 @@ async fn begin(parts: Parts) -> Result<(Beginning, Tasks), StoreFault> {
         Some(link) => Some(link.first(PATIENCE).await),
         None => None,
     };
-    let ends = Ends { notices, orders: ordered, news };
+    let (desk, asked) = mpsc::channel(NOTES_WAITING);
+    let (edits, edited) = mpsc::channel(WAITING);
+    if let Some(link) = &mut link {
+        link.asked_by(edited);
+    }
+    let edits = link.is_some().then_some(edits);
+    let ends = Ends { notices, orders: ordered, news, desk, edits };
     let mut keeper = Keeper::new(path, settings, dsn.as_ref(), publisher, Rc::clone(&shared), ends);
     let policy = keeper.begin(first, copy, found).await;
     let (remembered, policy) = keeper.remember(policy).await;
     let (settings, shards) = (keeper.settings().clone(), keeper.shards());
     let beginning = Beginning { settings, shards, policy, remembered, status: keeper.status().clone() };
-    Ok((beginning, Tasks { keeper, link, shared, decided, farewell, wake }))
+    Ok((beginning, Tasks { keeper, link, shared, decided, asked, farewell, wake }))
 }
 
 impl Tasks {
     /// Runs until the control thread lets go.
     async fn run(self) {
-        let Tasks { keeper, link, shared, decided, farewell, wake } = self;
+        let Tasks { keeper, link, shared, decided, asked, farewell, wake } = self;
         let keeper = tokio::task::spawn_local(keeper.run());
         let link = link.map(|link| tokio::task::spawn_local(link.run()));
+        let desk = tokio::task::spawn_local(desk::run(asked, Rc::clone(&shared), Rc::clone(&wake)));
         // Ends when the control thread has let go of its end and everything is written.
         recorder::run(decided, Rc::clone(&shared), Rc::clone(&wake)).await;
+        shared.ending.notify_one();
         let last_words = async {
             if let Some(link) = link {
                 while shared.counts.untold.load(Ordering::Relaxed) > 0 && !link.is_finished() {
@@ -358,8 +383,9 @@ impl Tasks {
                 }
                 link.abort();
             }
-            // It ends when it has copied what it was at.
+            // It ends when it has copied what it was at, and the desk when it has written down what it was told.
             let _ = keeper.await;
+            let _ = desk.await;
         };
         let farewell = farewell.await.unwrap_or(FAREWELL);
         let _ = tokio::time::timeout(farewell, last_words).await;
