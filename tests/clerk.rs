@@ -16,9 +16,9 @@ use mailfail2ban::engine::table::hash_key;
 use mailfail2ban::shard::Clock;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
-use tokio::sync::mpsc::Receiver;
 
 /// How long anything may take that is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -28,7 +28,8 @@ struct Running {
     runtime: Runtime,
     store: Store,
     clerk: Clerk,
-    notices: Receiver<Notice>,
+    /// Those that were published since the one that is looked at.
+    policies: Receiver<Arc<Policy>>,
     policy: Arc<Policy>,
 }
 
@@ -39,8 +40,18 @@ impl Running {
         let mut publisher = Publisher::new(1, hash_key(1));
         let settings = publisher.read(&file).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let Opened { policy, store, notices, .. } = Store::open(&file, settings, publisher, Clock::start()).unwrap();
-        Running { runtime, clerk: store.clerk(), store, notices, policy }
+        let opened = Store::open(&file, settings, publisher, Clock::start()).unwrap();
+        let Opened { policy, store, mut notices, .. } = opened;
+        // The store is always listened to, as it is by the server.
+        let (published, policies) = mpsc::channel();
+        std::thread::spawn(move || {
+            while let Some(notice) = notices.blocking_recv() {
+                if let Notice::Policy { policy, .. } = notice {
+                    let _ = published.send(policy);
+                }
+            }
+        });
+        Running { runtime, clerk: store.clerk(), store, policies, policy }
     }
 
     fn using(directory: &Directory, database: &dyn Database) -> Running {
@@ -71,20 +82,13 @@ impl Running {
     /// Waits for a policy that is as wanted.
     #[track_caller]
     fn wait_for_policy(&mut self, what: &str, wanted: impl Fn(&Policy) -> bool) {
-        let (notices, policy) = (&mut self.notices, &mut self.policy);
-        let waited = self.runtime.block_on(async {
-            let wait = async {
-                while !wanted(policy) {
-                    match notices.recv().await {
-                        Some(Notice::Policy { policy: newer, .. }) => *policy = newer,
-                        Some(_) => {}
-                        None => break,
-                    }
-                }
-            };
-            tokio::time::timeout(PATIENCE, wait).await
-        });
-        assert!(waited.is_ok() && wanted(&self.policy), "{what}: {:?}", self.policy.block);
+        let deadline = Instant::now() + PATIENCE;
+        while !wanted(&self.policy) {
+            match self.policies.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(policy) => self.policy = policy,
+                Err(_) => panic!("{what}: {:?}", self.policy.block),
+            }
+        }
     }
 
     #[track_caller]
@@ -94,10 +98,12 @@ impl Running {
     }
 
     fn stop(self) {
-        let Running { store, notices, .. } = self;
-        drop(notices);
         // The clerk is still there, as it is with who serves operators.
+        let Running { store, clerk, .. } = self;
+        let begun = Instant::now();
         store.close(Duration::from_secs(5)).join().unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(2), "it waited for clerks");
+        drop(clerk);
     }
 }
 
@@ -284,8 +290,17 @@ fn pages_go_over_the_file_the_database_and_the_local_state(database: &dyn Databa
     let settings =
         format!("ban: {{blacklist: [203.0.113.0/24]}}\ndatabase: {{enabled: true, driver: {driver}, dsn: '{dsn}'}}\n");
     let mut running = Running::start(&directory, &settings);
-    for n in 0..5 {
+    // Ids of one digit and of two, which are numbers.
+    for n in 0..12 {
         running.enlist(ListName::Blacklist, &format!("192.0.2.{n}"));
+    }
+    for n in 5..12 {
+        running.delist(ListName::Blacklist, &format!("192.0.2.{}", n - 5));
+        running.enlist(ListName::Blacklist, &format!("192.0.2.{}", n - 5));
+        running.delist(ListName::Blacklist, &format!("192.0.2.{n}"));
+    }
+    for n in 5..7 {
+        running.delist(ListName::Blacklist, &format!("192.0.2.{n}"));
     }
     running.wait_for_policy("all of them", |policy| policy.block.len() == 9);
     for limit in 1..=10 {
@@ -458,6 +473,9 @@ fn measure(mut running: Running, what: &str) {
         let page = running.page(all(100));
         timed(&format!("first page of {} ({round})", page.total), begun);
     }
+    let begun = Instant::now();
+    assert_eq!(running.page(EntryQuery { after: Some(7), ..all(5) }).entries[0].address, "192.0.2.4");
+    timed("another page", begun);
     let begun = Instant::now();
     running.page(EntryQuery { search: Some("10.3.200.".to_owned()), ..all(100) });
     timed("searched", begun);

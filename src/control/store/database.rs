@@ -606,7 +606,8 @@ impl Database {
         columns.push(dialect.text("reason"));
         columns.extend(["banned_at", "expires_at", "lifted_at"].map(|column| dialect.millis_from_now(column)));
         columns.extend(["lifted_reason", "created_by", "lifted_by"].map(|column| dialect.text(column)));
-        let sql = format!("SELECT {} FROM bans WHERE seq > ? ORDER BY seq LIMIT ?", columns.join(", "));
+        // By the table's column: PostgreSQL calls its text by the same name, and would order by that.
+        let sql = format!("SELECT {} FROM bans WHERE seq > ? ORDER BY bans.seq LIMIT ?", columns.join(", "));
         // Read before the rows: whatever is committed later has a higher number.
         let newest = self.read_versions().await?.of(TableName::Bans);
         let rows = self.rows(sql, vec![cursor.into(), BANS_PER_READ.into()]).await?;

@@ -144,8 +144,8 @@ impl Dialect {
         };
         let last = self.text("MIN(id)");
         self.statement(&format!(
-            "SELECT {last}, {gathered} FROM (SELECT id, {line} AS line FROM {table} WHERE id > 0 AND id < ? ORDER BY id DESC \
-             LIMIT ?) AS piece"
+            "SELECT {last}, {gathered} FROM (SELECT id, {line} AS line FROM {table} WHERE id < ? ORDER BY id DESC LIMIT ?) \
+             AS piece"
         ))
     }
 

@@ -47,12 +47,14 @@ pub struct Piece {
 }
 
 impl Piece {
-    /// Of a text with a row on each line.
+    /// Of a text with a row on each line. Rows with an id below 1, which somebody wrote by hand, have no place on a page.
     pub fn read(last: Option<i64>, gathered: &str) -> Piece {
         let row = |line: &str| {
             let (id, address) = line.split_once(' ')?;
-            Some((id.parse().ok()?, address.to_owned()))
+            let id = id.parse().ok().filter(|id| *id > 0)?;
+            Some((id, address.to_owned()))
         };
+        let last = last.filter(|last| *last > 0);
         Piece { last, found: gathered.lines().filter_map(row).collect() }
     }
 }
@@ -94,10 +96,17 @@ impl Table for Here<'_> {
     }
 
     async fn newest(&mut self, list: ListName, before: i64, count: usize) -> sqlx::Result<Vec<Row>> {
+        if self.0.local.borrow().of(list).is_empty() {
+            // As it is where there is a database: then nobody waits for what is being written here.
+            return Ok(Vec::new());
+        }
         self.0.state.lock().await.newest_entries(list, before, count).await
     }
 
     async fn piece(&mut self, list: ListName, filter: &Filter, before: i64) -> sqlx::Result<Piece> {
+        if self.0.local.borrow().of(list).is_empty() {
+            return Ok(Piece::default());
+        }
         self.0.state.lock().await.list_piece(list, filter, before, PIECE).await
     }
 

@@ -1040,11 +1040,11 @@ mod tests {
     use crate::shard::Clock;
     use std::future::Future;
 
-    fn run<T>(test: impl Future<Output = T>) -> T {
+    pub fn run<T>(test: impl Future<Output = T>) -> T {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
     }
 
-    async fn open(wall: &Wall) -> State {
+    pub async fn open(wall: &Wall) -> State {
         // Each test has one of its own.
         static DRAWN: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(7);
         let draw = DRAWN.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -1123,6 +1123,30 @@ mod tests {
             // One that ran out is not written: its end says so.
             state.keep(&[lifted(&decided("192.0.2.1", 2, now, 600), Lift::Expired, now)], &wall).await.unwrap();
             assert_eq!(all(&mut state, 0, 0).await.iter().filter(|ban| ban.lifted.is_none()).count(), 1);
+        });
+    }
+
+    #[test]
+    fn what_an_operator_says_is_kept_and_told() {
+        run(async {
+            let wall = Wall::new(Clock::start());
+            let mut state = open(&wall).await;
+            let now = wall.now();
+            let ann = Some(Arc::new(Said::new(Some("spam\nof all kinds"), "ann")));
+            let bob = Some(Arc::new(Said::new(None, &"b".repeat(200))));
+            let banned = Kept { said: ann, ..decided("192.0.2.1", 1, now, 600) };
+            let ended = Kept { said: bob, ..lifted(&banned, Lift::Unbanned, now) };
+            state.keep(&[banned.clone(), ended, decided("192.0.2.2", 2, now, 600)], &wall).await.unwrap();
+            let (told, _) = state.next_to_tell(10).await.unwrap().unwrap();
+            let ban = told.iter().find(|ban| ban.client == banned.decision.client).unwrap();
+            assert_eq!((ban.reason.as_deref(), ban.created_by.as_deref()), (Some("spam of all kinds"), Some("ann")));
+            assert_eq!(ban.lifted_by.as_ref().map(String::len), Some(128));
+            let history = state.bans_of(&[banned.decision.client], 10).await.unwrap();
+            assert_eq!(history, std::slice::from_ref(ban));
+            // Another node hears all of it.
+            let mut other = open(&wall).await;
+            other.learn(&told, "db", 1).await.unwrap();
+            assert_eq!(other.bans_of(&[banned.decision.client], 10).await.unwrap(), history);
         });
     }
 

@@ -58,7 +58,8 @@ impl Database {
             }
         };
         binds.push(i64::try_from(count).unwrap_or(i64::MAX).into());
-        let sql = format!("SELECT {} FROM audit WHERE id < ? {found} ORDER BY id DESC LIMIT ?", columns.join(", "));
+        let sql =
+            format!("SELECT {} FROM audit WHERE id < ? {found} ORDER BY audit.id DESC LIMIT ?", columns.join(", "));
         let rows = within(QUESTION_DEADLINE, "reading the audit", self.rows(sql, binds)).await?;
         let now = wall.at(wall.now());
         let entry = |mut row: Vec<Option<String>>| {

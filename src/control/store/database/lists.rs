@@ -132,7 +132,7 @@ impl Database {
         }
         let places = vec!["?"; values.len()].join(", ");
         let (id, on) = (self.dialect.text("id"), self.is_on());
-        let sql = format!("SELECT {id}, {on} FROM {} WHERE {column} IN ({places}) ORDER BY id", list.name());
+        let sql = format!("SELECT {id}, {on} FROM {} WHERE {column} IN ({places})", list.name());
         let rows = self.rows(sql, values).await?;
         Ok(rows.iter().filter_map(|row| Some((number(row, 0)?, number(row, 1) == Some(1)))).collect())
     }
@@ -160,15 +160,23 @@ impl Database {
         Ok(within(QUESTION_DEADLINE, "counting rows", self.count(&sql)).await? as u64)
     }
 
-    async fn list_rows(&mut self, list: ListName, rest: &str, binds: Vec<Bind>) -> Result<Vec<Row>> {
+    /// Rows of a list by a condition, the newest first: `count` of them at most.
+    async fn list_rows(&mut self, list: ListName, which: &str, count: usize, mut binds: Vec<Bind>) -> Result<Vec<Row>> {
+        binds.push(i64::try_from(count).unwrap_or(i64::MAX).into());
+        let table = list.name();
         let plain = ["id", "ip_address", "reason", "created_by"].map(|column| self.dialect.text(column)).join(", ");
         let created_at = self.dialect.millis_of("created_at");
-        let sql = format!("SELECT {plain}, {created_at}, {} FROM {} WHERE id > 0 {rest}", self.is_on(), list.name());
+        // By the table's column: PostgreSQL calls its text by the same name, and would order by that.
+        let sql = format!(
+            "SELECT {plain}, {created_at}, {} FROM {table} WHERE {which} ORDER BY {table}.id DESC LIMIT ?",
+            self.is_on()
+        );
         let rows = within(QUESTION_DEADLINE, "reading entries", self.rows(sql, binds)).await?;
         let row = |mut row: Vec<Option<String>>| {
             let mut text = |at: usize| row.get_mut(at).and_then(Option::take);
             let (address, reason, created_by) = (text(1).unwrap_or_default(), text(2), text(3));
-            let (id, created_at) = (number(&row, 0)?, number(&row, 4));
+            // Lower ones have no place on a page.
+            let (id, created_at) = (number(&row, 0).filter(|id| *id > 0)?, number(&row, 4));
             Some(Row { id, address, reason, created_by, created_at, enabled: number(&row, 5) == Some(1) })
         };
         Ok(rows.into_iter().filter_map(row).collect())
@@ -190,8 +198,7 @@ impl Table for There<'_> {
     }
 
     async fn newest(&mut self, list: ListName, before: i64, count: usize) -> Result<Vec<Row>> {
-        let count = i64::try_from(count).unwrap_or(i64::MAX);
-        self.database.list_rows(list, "AND id < ? ORDER BY id DESC LIMIT ?", vec![before.into(), count.into()]).await
+        self.database.list_rows(list, "id < ?", count, vec![before.into()]).await
     }
 
     async fn piece(&mut self, list: ListName, filter: &Filter, before: i64) -> Result<Piece> {
@@ -213,13 +220,14 @@ impl Table for There<'_> {
         if ids.is_empty() {
             return Ok(Vec::new());
         }
-        let rest = format!("AND id IN ({}) ORDER BY id DESC", vec!["?"; ids.len()].join(", "));
-        self.database.list_rows(list, &rest, ids.iter().map(|id| (*id).into()).collect()).await
+        let which = format!("id IN ({})", vec!["?"; ids.len()].join(", "));
+        self.database.list_rows(list, &which, ids.len(), ids.iter().map(|id| (*id).into()).collect()).await
     }
 
     async fn named(&mut self, list: ListName, texts: &[String]) -> Result<Vec<Row>> {
         let places = vec!["?"; texts.len()].join(", ");
-        let rest = format!("AND ip_address IN ({places}) AND {} ORDER BY id DESC", self.database.dialect.is_enabled());
-        self.database.list_rows(list, &rest, texts.iter().map(|text| text.as_str().into()).collect()).await
+        let which = format!("ip_address IN ({places}) AND {}", self.database.dialect.is_enabled());
+        let texts: Vec<Bind> = texts.iter().map(|text| text.as_str().into()).collect();
+        self.database.list_rows(list, &which, texts.len(), texts).await
     }
 }

@@ -115,3 +115,70 @@ fn read_audit(row: &SqliteRow) -> sqlx::Result<StoredAudit> {
         outcome: row.try_get(11)?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{open, run};
+    use super::*;
+    use crate::control::store::wall::Wall;
+    use crate::shard::Clock;
+
+    fn entry(who: &str) -> AuditEntry {
+        AuditEntry {
+            who: who.to_owned(),
+            channel: "api",
+            peer: None,
+            action: "ban",
+            target: "192.0.2.1".to_owned(),
+            detail: String::new(),
+            outcome: "done".to_owned(),
+        }
+    }
+
+    #[test]
+    fn entries_are_told_to_each_database_once() {
+        run(async {
+            let mut state = open(&Wall::new(Clock::start())).await;
+            assert!(state.audit_to_tell("db", 10).await.unwrap().is_empty());
+            for who in ["ann", "bob", "cid"] {
+                state.note(&entry(who), 5).await.unwrap();
+            }
+            let two = state.audit_to_tell("db", 2).await.unwrap();
+            assert_eq!((two.len(), two[0].who.as_str(), two[0].serial, two[1].serial), (2, "ann", 1, 2));
+            assert!(two.iter().all(|entry| entry.node == state.node && entry.run == state.run));
+            state.audit_told("db", two[1].id).await.unwrap();
+            let rest = state.audit_to_tell("db", 2).await.unwrap();
+            assert_eq!((rest.len(), rest[0].who.as_str()), (1, "cid"));
+            state.audit_told("db", rest[0].id).await.unwrap();
+            assert!(state.audit_to_tell("db", 2).await.unwrap().is_empty());
+            assert_eq!(state.audit_to_tell("another", 10).await.unwrap().len(), 3);
+            state.retell_audit().await.unwrap();
+            assert_eq!(state.audit_to_tell("db", 10).await.unwrap().len(), 3);
+        });
+    }
+
+    #[test]
+    fn the_newest_are_kept() {
+        run(async {
+            let mut state = open(&Wall::new(Clock::start())).await;
+            state.note(&entry("ann"), 5).await.unwrap();
+            sqlx::query(
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) INSERT INTO audit (node, run, \
+                 serial, at, who, channel, action, target, detail, outcome) SELECT 'x', 0, i, 0, 'bob', '', '', '', '', '' \
+                 FROM n",
+            )
+            .bind(KEPT_MAX)
+            .execute(&mut state.connection)
+            .await
+            .unwrap();
+            state.note(&entry("cid"), 5).await.unwrap();
+            assert!(!state.prune_audit().await.unwrap());
+            let count: i64 =
+                sqlx::query_scalar("SELECT COUNT(*) FROM audit").fetch_one(&mut state.connection).await.unwrap();
+            assert_eq!(count, KEPT_MAX);
+            assert!(state.audit_page(i64::MAX, Some("ANN"), 10).await.unwrap().is_empty());
+            let newest = state.audit_page(i64::MAX, None, 2).await.unwrap();
+            assert_eq!([&newest[0].who, &newest[1].who], ["cid", "bob"]);
+        });
+    }
+}

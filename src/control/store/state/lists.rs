@@ -142,3 +142,69 @@ fn read_entry(row: &SqliteRow) -> sqlx::Result<Row> {
         enabled: true,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{open, run};
+    use super::*;
+    use crate::control::store::state::{Found, State};
+    use crate::control::store::wall::Wall;
+    use crate::shard::Clock;
+
+    fn entry(address: &str) -> NewEntry {
+        NewEntry { network: Network::parse(address).unwrap(), reason: None, created_by: "ann".to_owned() }
+    }
+
+    #[test]
+    fn entries_are_there_once_and_found_by_their_text() {
+        run(async {
+            let mut state = open(&Wall::new(Clock::start())).await;
+            assert!(state.enlist(ListName::Blacklist, &entry("2001:db8::/32"), 5).await.unwrap());
+            assert!(!state.enlist(ListName::Blacklist, &entry("2001:DB8::1/32"), 6).await.unwrap());
+            assert!(state.enlist(ListName::Whitelist, &entry("2001:db8::/32"), 7).await.unwrap());
+            for n in 0..10 {
+                state.enlist(ListName::Blacklist, &entry(&format!("192.0.2.{n}")), 8).await.unwrap();
+            }
+            let lists = state.local_lists().await.unwrap();
+            assert_eq!((lists.of(ListName::Blacklist).len(), lists.of(ListName::Whitelist).len()), (11, 1));
+            let filter = Filter { search: Some("2.9".to_owned()), within: None };
+            let piece = state.list_piece(ListName::Blacklist, &filter, i64::MAX, 5).await.unwrap();
+            assert_eq!(piece.found.len(), 1);
+            let (id, text) = &piece.found[0];
+            assert_eq!(text, "192.0.2.9");
+            // The whitelist's entry is not among the five that were looked at.
+            assert_eq!(piece.last, Some(id - 4));
+            assert!(state.delist(ListName::Blacklist, Network::parse("2001:db8::/32").unwrap()).await.unwrap());
+            assert!(!state.delist(ListName::Blacklist, Network::parse("2001:db8::/32").unwrap()).await.unwrap());
+            assert_eq!(state.local_lists().await.unwrap().of(ListName::Whitelist).len(), 1);
+        });
+    }
+
+    /// Somebody deletes the file: what is known is written again, and what was removed meanwhile stays removed.
+    #[test]
+    fn entries_go_along_when_the_state_goes_home() {
+        run(async {
+            let wall = Wall::new(Clock::start());
+            let directory = std::env::temp_dir().join(format!("mailfail2ban-lists-{}", std::process::id()));
+            let (mut state, found) = State::open(Some(&directory), "n", &wall, 1).await.unwrap();
+            assert_eq!(found, Found::Kept);
+            for address in ["192.0.2.1", "192.0.2.2"] {
+                state.enlist(ListName::Blacklist, &entry(address), 5).await.unwrap();
+            }
+            sqlx::raw_sql("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut state.connection).await.unwrap();
+            let there = std::fs::read(directory.join("state.db")).unwrap();
+            std::fs::remove_dir_all(&directory).unwrap();
+            state.delist(ListName::Blacklist, Network::parse("192.0.2.1").unwrap()).await.unwrap();
+            state.enlist(ListName::Blacklist, &entry("192.0.2.3"), 6).await.unwrap();
+            // An older one is put back.
+            std::fs::create_dir_all(&directory).unwrap();
+            std::fs::write(directory.join("state.db"), there).unwrap();
+            state.recover(&wall).await.unwrap();
+            let lists = state.local_lists().await.unwrap();
+            let texts: Vec<String> = lists.of(ListName::Blacklist).iter().map(ToString::to_string).collect();
+            assert_eq!(texts, ["192.0.2.2", "192.0.2.3"]);
+            assert!(state.is_at_home());
+            std::fs::remove_dir_all(&directory).unwrap();
+        });
+    }
+}
