@@ -48,6 +48,7 @@ pub struct Keeper {
     shared: Rc<Shared>,
     notices: mpsc::Sender<Notice>,
     orders: mpsc::Receiver<Order>,
+    asked: mpsc::Receiver<Ask>,
     news: mpsc::Receiver<News>,
     /// Where questions go that are not the keeper's: to the desk, and where there is a database, to the link.
     desk: mpsc::Sender<Ask>,
@@ -75,6 +76,7 @@ pub struct Keeper {
 pub struct Ends {
     pub notices: mpsc::Sender<Notice>,
     pub orders: mpsc::Receiver<Order>,
+    pub asked: mpsc::Receiver<Ask>,
     pub news: mpsc::Receiver<News>,
     pub desk: mpsc::Sender<Ask>,
     pub edits: Option<mpsc::Sender<Ask>>,
@@ -117,7 +119,7 @@ impl Keeper {
         shared: Rc<Shared>,
         ends: Ends,
     ) -> Keeper {
-        let Ends { notices, orders, news, desk, edits } = ends;
+        let Ends { notices, orders, asked, news, desk, edits } = ends;
         let database = &settings.database;
         let status = Status {
             enabled: database.enabled,
@@ -142,6 +144,7 @@ impl Keeper {
             shared,
             notices,
             orders,
+            asked,
             news,
             desk,
             edits,
@@ -249,21 +252,29 @@ impl Keeper {
 
     /// Works until the control thread has let go and the link has ended, and what was begun is done.
     pub async fn run(mut self) {
-        // Whether anybody orders anything, and whether the link says anything.
-        let (mut ordered, mut linked) = (true, true);
+        // Whether anybody orders or asks anything, and whether the link says anything.
+        let (mut ordered, mut asking, mut linked) = (true, true, true);
         loop {
             self.update_copy();
             self.look_at_state();
             self.tell_status().await;
-            if !ordered && !linked && self.copying.is_none() {
+            if !ordered && !asking && !linked && self.copying.is_none() {
                 return;
             }
             let copy_at = self.copy_at;
             tokio::select! {
                 order = self.orders.recv(), if ordered => match order {
-                    Some(order) => self.obey(order).await,
+                    Some(Order::Reload) => self.reload().await,
                     // The program ends. The link has still things to say, until it is ended too.
-                    None => ordered = false,
+                    // Clerks may be about for longer, but what they asked before is still done.
+                    None => {
+                        ordered = false;
+                        self.asked.close();
+                    }
+                },
+                ask = self.asked.recv(), if asking => match ask {
+                    Some(ask) => self.serve(ask).await,
+                    None => asking = false,
                 },
                 news = self.news.recv(), if linked => match news {
                     Some(news) => self.hear(news).await,
@@ -271,25 +282,17 @@ impl Keeper {
                 },
                 copied = finished(&mut self.copying) => self.copied(copied),
                 () = self.shared.state_bell.notified() => {}
-                // What was ordered before is still done.
-                () = self.shared.ending.notified() => self.orders.close(),
                 () = tokio::time::sleep_until(copy_at), if copy_at > Instant::now() => {}
             }
         }
     }
 
-    /// Does what is ordered, and what was ordered right after it: a policy is made for all of it.
-    async fn obey(&mut self, order: Order) {
-        let (mut next, mut reload, mut done) = (Some(order), false, Vec::new());
-        while let Some(order) = next {
-            match order {
-                Order::Reload => reload = true,
-                Order::Ask(ask) => done.extend(self.answer(ask).await),
-            }
-            next = if done.len() < EDITS_AT_ONCE { self.orders.try_recv().ok() } else { None };
-        }
-        if reload {
-            self.reload().await;
+    /// Does what an operator wants, and what others want right after it: one policy is made for all of it.
+    async fn serve(&mut self, ask: Ask) {
+        let mut done = Vec::from_iter(self.answer(ask).await);
+        for _ in 1..EDITS_AT_ONCE {
+            let Ok(ask) = self.asked.try_recv() else { break };
+            done.extend(self.answer(ask).await);
         }
         if done.iter().any(Done::changed) {
             let policy = self.compile().await;
