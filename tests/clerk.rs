@@ -7,10 +7,11 @@ use harness::{Directory, record};
 use mailfail2ban::control::publish::Publisher;
 use mailfail2ban::control::store::contents::ListName;
 use mailfail2ban::control::store::{
-    AuditEntry, AuditQuery, AuditSource, Clerk, EditFault, Enlisted, Entry, EntryPage, EntryQuery, EntrySource,
-    NewEntry, Notice, Opened, Store,
+    AuditEntry, AuditQuery, AuditSource, Clerk, Decided, EditFault, Enlisted, Entry, EntryPage, EntryQuery,
+    EntrySource, NewEntry, Notice, Opened, PastBan, Said, Store,
 };
 use mailfail2ban::engine::address::{Address, Network};
+use mailfail2ban::engine::ban::{Act, Ban, Decision, Lift, Origin, PatternId, Severity};
 use mailfail2ban::engine::policy::Policy;
 use mailfail2ban::engine::table::hash_key;
 use mailfail2ban::shard::Clock;
@@ -28,6 +29,7 @@ struct Running {
     runtime: Runtime,
     store: Store,
     clerk: Clerk,
+    clock: Clock,
     /// Those that were published since the one that is looked at.
     policies: Receiver<Arc<Policy>>,
     policy: Arc<Policy>,
@@ -40,7 +42,8 @@ impl Running {
         let mut publisher = Publisher::new(1, hash_key(1));
         let settings = publisher.read(&file).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let opened = Store::open(&file, settings, publisher, Clock::start()).unwrap();
+        let clock = Clock::start();
+        let opened = Store::open(&file, settings, publisher, clock).unwrap();
         let Opened { policy, store, mut notices, .. } = opened;
         // The store is always listened to, as it is by the server.
         let (published, policies) = mpsc::channel();
@@ -51,7 +54,7 @@ impl Running {
                 }
             }
         });
-        Running { runtime, clerk: store.clerk(), store, policies, policy }
+        Running { runtime, clerk: store.clerk(), clock, store, policies, policy }
     }
 
     fn using(directory: &Directory, database: &dyn Database) -> Running {
@@ -212,6 +215,7 @@ on_every_database! {
     however_an_address_is_written_it_is_found,
     pages_go_over_the_file_the_database_and_the_local_state,
     the_audit_of_all_nodes_is_in_one_table,
+    what_an_operator_says_of_a_ban_is_known_to_all_nodes,
 }
 
 fn edits_are_in_the_tables_and_followed_at_once(database: &dyn Database) {
@@ -372,6 +376,42 @@ fn the_audit_of_all_nodes_is_in_one_table(database: &dyn Database) {
         std::thread::sleep(Duration::from_millis(20));
     }
     node.stop();
+}
+
+fn what_an_operator_says_of_a_ban_is_known_to_all_nodes(database: &dyn Database) {
+    let directories = [Directory::new(), Directory::new()];
+    let [one, two] = directories.each_ref().map(|directory| Running::using(directory, database));
+    let at = one.clock.now();
+    let (pattern, severity) = (PatternId::new(0).unwrap(), Severity::new(6).unwrap());
+    let until = at.plus(Duration::from_secs(600));
+    let ban = Ban { until, offences: 1, failures: 1, pattern, severity };
+    let decided = |serial: u64, act: Act, said: Said| Decided {
+        decision: Decision { serial, at, client: network("2001:db8::/64"), act, origin: Origin::Decided },
+        said: Some(Arc::new(said)),
+    };
+    let history = |node: &Running, wanted: fn(&PastBan) -> bool| {
+        let begun = Instant::now();
+        loop {
+            let bans = node.ask(node.clerk.history(vec![network("192.0.2.1"), network("2001:db8::/64")], 10));
+            if let [ban] = &bans[..]
+                && wanted(ban)
+            {
+                return ban.clone();
+            }
+            assert!(begun.elapsed() < PATIENCE, "{bans:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    one.store.keep(vec![decided(1, Act::Ban(ban), Said::new(Some("größer"), "ann"))]).unwrap();
+    let seen = history(&two, |_| true);
+    assert_eq!((seen.reason.as_deref(), seen.created_by.as_deref()), (Some("größer"), Some("ann")));
+    assert_eq!((seen.lifted_by, seen.offences), (None, 1));
+    one.store.keep(vec![decided(2, Act::Lift(Lift::Unbanned, ban), Said::new(Some("sorry"), "bob"))]).unwrap();
+    let seen = history(&two, |ban| ban.lifted_at.is_some());
+    assert_eq!((seen.lifted_reason, seen.lifted_by.as_deref()), (Some("unbanned"), Some("bob")));
+    assert_eq!(seen.reason.as_deref(), Some("größer"));
+    one.stop();
+    two.stop();
 }
 
 #[test]
