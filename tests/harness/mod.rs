@@ -7,6 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "to wait, with a deadline, is what this is for")]
 
 pub mod databases;
+pub mod grpc;
 pub mod limits;
 pub mod load;
 pub mod peers;
