@@ -346,21 +346,19 @@ fn prometheus_runs_by_the_examples() {
     for text in &queries {
         assert!(!query(address, text).is_empty(), "a panel without anything on it: {text}");
     }
-    let rules = prometheus.wait_for("all rules to be evaluated", |_| {
+    let is_active = |rule: &Value| rule["state"] != "inactive";
+    let rules = prometheus.wait_for("an alert about the pattern that is broken", |_| {
         let rules = api(address, "/api/v1/rules")?["groups"][0]["rules"].as_array()?.clone();
-        rules.iter().all(|rule| rule["health"] != "unknown").then_some(rules)
+        rules.iter().any(|rule| rule["name"] == "Mailfail2banRowsFaulty" && is_active(rule)).then_some(rules)
     });
     assert!(rules.len() > 10);
     for rule in &rules {
+        // The others have no reason, but that a machine may be slow.
+        let expected =
+            ["RowsFaulty", "Slow", "ReplicaLag", "ShardNotAnswering"].map(|name| format!("Mailfail2ban{name}"));
         assert_eq!(rule["health"], "ok", "{rule}");
+        assert!(!is_active(rule) || expected.iter().any(|name| rule["name"] == **name), "{rule}");
     }
-    // One of them has a reason: the pattern that is broken.
-    let active = |state: &str| -> Vec<&str> {
-        let rules = rules.iter().filter(|rule| rule["state"] == state);
-        rules.filter_map(|rule| rule["name"].as_str()).collect()
-    };
-    assert_eq!(active("firing"), [""; 0]);
-    assert_eq!(active("pending"), ["Mailfail2banRowsFaulty"]);
     prometheus.stop();
     server.stop();
 }
