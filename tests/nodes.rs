@@ -13,6 +13,7 @@ on_every_database!(
     a_node_that_shares_nothing_hears_nothing,
     a_database_that_was_taken_back_is_told_again,
     rows_that_are_no_bans_are_passed_over,
+    however_many_bans_there_are_a_new_node_knows_them,
 );
 
 fn with(database: &dyn Database) -> Config {
@@ -125,18 +126,32 @@ fn a_database_that_was_taken_back_is_told_again(database: &dyn Database) {
     two.wait_for_bans_everywhere(4);
 }
 
+/// More than are read at a time.
+fn however_many_bans_there_are_a_new_node_knows_them(database: &dyn Database) {
+    const COUNT: u64 = 12_000;
+    Server::start(with(database)).stop();
+    let (now, later) = now_and_later(database);
+    let row = |n: u64| format!("({n}, 'another', 1, {n}, '10.0.{}.{}', 'p', 3, 5, 1, {now}, {later})", n >> 8, n & 255);
+    let rows: Vec<String> = (1..=COUNT).map(row).collect();
+    database.sql(&format!(
+        "INSERT INTO bans (seq, node, run, serial, ip_address, pattern, severity, failures, offences, banned_at, expires_at)
+         VALUES {}; UPDATE mailfail2ban_versions SET version = {COUNT} WHERE name = 'bans';",
+        rows.join(",\n")
+    ));
+    Server::start(with(database)).wait_for_bans_everywhere(COUNT);
+}
+
+fn now_and_later(database: &dyn Database) -> (&'static str, &'static str) {
+    match database.driver() {
+        "sqlite3" => ("datetime('now')", "datetime('now', '+1 hour')"),
+        "postgres" => ("now()", "now() + INTERVAL '1 hour'"),
+        _ => ("UTC_TIMESTAMP(3)", "DATE_ADD(UTC_TIMESTAMP(3), INTERVAL 1 HOUR)"),
+    }
+}
+
 fn rows_that_are_no_bans_are_passed_over(database: &dyn Database) {
     let server = Server::start(with(database));
-    let later = match database.driver() {
-        "sqlite3" => "datetime('now', '+1 hour')",
-        "postgres" => "now() + INTERVAL '1 hour'",
-        _ => "DATE_ADD(UTC_TIMESTAMP(3), INTERVAL 1 HOUR)",
-    };
-    let now = match database.driver() {
-        "sqlite3" => "datetime('now')",
-        "postgres" => "now()",
-        _ => "UTC_TIMESTAMP(3)",
-    };
+    let (now, later) = now_and_later(database);
     let row = |serial: u32, address: &str, pattern: &str, severity: i32| {
         format!(
             "INSERT INTO bans (seq, node, run, serial, ip_address, pattern, severity, failures, offences, banned_at, expires_at)

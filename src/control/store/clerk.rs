@@ -1,10 +1,9 @@
 //! The clerk: what whoever serves operators asks the store for, from any task and without the server.
 //!
-//! A question finds its way over the channel of orders to the task that can answer it: the keeper for the lists of the
+//! A question comes to the keeper, and from there to the task that can answer it: the keeper itself for the lists of the
 //! local state, the link for those of the shared database, the desk for everything that is only read here. Nobody waits
 //! for long: what finds no room is refused at once, and what nobody waits for any more is not done.
 
-use super::Order;
 use super::audit::{AuditEntry, AuditPage, AuditQuery};
 use super::contents::ListName;
 use super::entry::{
@@ -87,12 +86,12 @@ pub struct PastBan {
 /// Asks the store. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Clerk {
-    orders: mpsc::Sender<Order>,
+    asks: mpsc::Sender<Ask>,
 }
 
 impl Clerk {
-    pub(in crate::control) fn new(orders: mpsc::Sender<Order>) -> Clerk {
-        Clerk { orders }
+    pub(super) fn new(asks: mpsc::Sender<Ask>) -> Clerk {
+        Clerk { asks }
     }
 
     /// Puts a network on a list: of the shared database where there is one, else of the local state.
@@ -147,10 +146,10 @@ impl Clerk {
     /// and on the status page, and to nobody else.
     pub async fn note(&self, entry: AuditEntry) {
         let entry = Box::new(entry.cut());
-        match self.orders.send_timeout(Order::Ask(Ask::Note(entry)), ANSWER_DEADLINE).await {
+        match self.asks.send_timeout(Ask::Note(entry), ANSWER_DEADLINE).await {
             Ok(()) => {}
-            Err(mpsc::error::SendTimeoutError::Timeout(order)) => order.refuse(EditFault::Busy),
-            Err(mpsc::error::SendTimeoutError::Closed(order)) => order.refuse(EditFault::Ending),
+            Err(mpsc::error::SendTimeoutError::Timeout(ask)) => ask.refuse(EditFault::Busy),
+            Err(mpsc::error::SendTimeoutError::Closed(ask)) => ask.refuse(EditFault::Ending),
         }
     }
 
@@ -165,7 +164,7 @@ impl Clerk {
 
     async fn ask<T>(&self, ask: impl FnOnce(Answer<T>) -> Ask) -> Result<T, EditFault> {
         let (answer, answered) = oneshot::channel();
-        self.orders.try_send(Order::Ask(ask(answer))).map_err(|why| match why {
+        self.asks.try_send(ask(answer)).map_err(|why| match why {
             mpsc::error::TrySendError::Full(_) => EditFault::Busy,
             mpsc::error::TrySendError::Closed(_) => EditFault::Ending,
         })?;

@@ -4,6 +4,11 @@
 //! unless [`DatabaseFault::leaves_connection`] says that the database merely refused. Every call has a deadline. A load
 //! reads one snapshot, and counts what it read: a result that was cut short is no result.
 
+mod audit;
+mod lists;
+
+pub use lists::{Edited, There, Which};
+
 use super::ban::{RawBan, StoredBan};
 use super::contents::{Contents, ListName, ListReader, Row, TableName};
 use super::dialect::Dialect;
@@ -189,6 +194,12 @@ pub struct Versions([i64; TableName::ALL.len()]);
 impl Versions {
     pub fn of(&self, table: TableName) -> i64 {
         self.0[table as usize]
+    }
+
+    /// The same, but with this version of one table.
+    pub fn with_version(mut self, table: TableName, version: i64) -> Versions {
+        self.0[table as usize] = version;
+        self
     }
 
     /// The same, but as `newer` has it for `tables`.
@@ -518,20 +529,13 @@ impl Database {
         if read != counted {
             return Err(DatabaseFault::Short { table, counted, read });
         }
-        Ok(reader.finish())
+        Ok(super::contents::List { rows: self.count_rows(list).await?, ..reader.finish() })
     }
 
     /// Writes bans for the other nodes to see, in one transaction. Returns the number of the last.
     pub async fn tell(&mut self, bans: &[StoredBan], wall: &Wall) -> Result<i64> {
         let told = within(BATCH_DEADLINE, "writing bans", self.write_bans(bans, wall)).await;
-        if told.as_ref().is_err_and(DatabaseFault::leaves_connection) {
-            // If it was the beginning that was refused, there is nothing to take back.
-            match within(QUESTION_DEADLINE, "taking back", self.run("ROLLBACK")).await {
-                Err(fault) if !fault.leaves_connection() => return Err(fault),
-                _ => {}
-            }
-        }
-        told
+        self.take_back_if_refused(told).await
     }
 
     async fn write_bans(&mut self, bans: &[StoredBan], wall: &Wall) -> Result<i64> {
@@ -602,7 +606,8 @@ impl Database {
         columns.push(dialect.text("reason"));
         columns.extend(["banned_at", "expires_at", "lifted_at"].map(|column| dialect.millis_from_now(column)));
         columns.extend(["lifted_reason", "created_by", "lifted_by"].map(|column| dialect.text(column)));
-        let sql = format!("SELECT {} FROM bans WHERE seq > ? ORDER BY seq LIMIT ?", columns.join(", "));
+        // By the table's column: PostgreSQL calls its text by the same name, and would order by that.
+        let sql = format!("SELECT {} FROM bans WHERE seq > ? ORDER BY bans.seq LIMIT ?", columns.join(", "));
         // Read before the rows: whatever is committed later has a higher number.
         let newest = self.read_versions().await?.of(TableName::Bans);
         let rows = self.rows(sql, vec![cursor.into(), BANS_PER_READ.into()]).await?;

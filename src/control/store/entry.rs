@@ -114,9 +114,9 @@ impl fmt::Display for EditFault {
                 let list = list.name();
                 write!(f, "it stands in ban.{list} of the configuration file; take it out there and reload")
             }
-            EditFault::Away(why) => write!(f, "the database is away, and nothing was changed: {why}"),
-            EditFault::Refused(why) => write!(f, "the database refuses, and nothing was changed: {why}"),
-            EditFault::Unwritable(why) => write!(f, "the local state has a fault, and nothing was changed: {why}"),
+            EditFault::Away(why) => write!(f, "the database is away: {why}"),
+            EditFault::Refused(why) => write!(f, "the database answers, but refuses: {why}"),
+            EditFault::Unwritable(why) => write!(f, "the local state has a fault: {why}"),
             EditFault::TooMany(list) => {
                 write!(f, "the {} has {LIST_ROWS_MAX} entries, which is as many as there can be", list.name())
             }
@@ -155,17 +155,19 @@ impl Lists {
 
     /// Those of the configuration file.
     pub fn of_file(settings: &Settings) -> Lists {
-        let sorted = |networks: &[Network]| {
-            let mut networks = networks.to_vec();
-            networks.sort_unstable();
-            networks.dedup();
-            networks
-        };
         let mut lists = Lists::default();
         lists.set(ListName::Whitelist, sorted(&settings.ban.whitelist));
         lists.set(ListName::Blacklist, sorted(&settings.ban.blacklist));
         lists
     }
+}
+
+/// Networks as lists keep them.
+pub fn sorted(networks: &[Network]) -> Vec<Network> {
+    let mut networks = networks.to_vec();
+    networks.sort_unstable();
+    networks.dedup();
+    networks
 }
 
 /// Puts a network in its place in a sorted list. False if it was there.

@@ -2,14 +2,17 @@
 //! the control thread, with a tokio loop of its own, so that neither a slow database nor the compiling of patterns
 //! delays signals and metrics, let alone shards.
 //!
-//! Three tasks share it: the [`keeper`] makes policies from the file and the database and publishes them, the
-//! [`recorder`] writes decisions to the local [`state`], the [`link`] speaks with the shared [`database`]. They are told
-//! what to do by [`Order`]s and decisions, and answer with [`Notice`]s.
+//! Four tasks share it: the [`keeper`] makes policies from the file and the database and publishes them, the
+//! [`recorder`] writes decisions to the local [`state`], the [`link`] speaks with the shared [`database`], the [`desk`]
+//! answers operators. They are told what to do by [`Order`]s and decisions, and answer with [`Notice`]s; what operators
+//! want is brought by a [`Clerk`].
 //!
 //! ```text
 //!  decisions ──► recorder ──► local state ──► link ──► shared database ──► other nodes' links
-//!                                  ▲            │
-//!  notices  ◄── keeper ◄── news ───┴────────────┘
+//!                               ▲  ▲            │ ▲
+//!  notices  ◄── keeper ◄── news ┼──┴────────────┘ │
+//!                 │             │                 │
+//!  clerks ────────┴──► desk ────┘     edits ──────┘
 //! ```
 
 mod audit;
@@ -17,10 +20,12 @@ mod ban;
 mod clerk;
 pub mod contents;
 mod database;
+mod desk;
 mod dialect;
 mod entry;
 mod keeper;
 mod link;
+mod page;
 mod recorder;
 mod state;
 mod status;
@@ -29,7 +34,7 @@ mod wall;
 pub use audit::{AuditEntry, AuditPage, AuditQuery, AuditSource, Audited};
 pub use ban::{Decided, Said};
 pub use clerk::{Ask, Clerk, PastBan};
-pub use entry::{EditFault, Enlisted, Entry, EntryPage, EntryQuery, EntrySource, Lists, NewEntry, PAGE_MAX};
+pub use entry::{EditFault, Enlisted, Entry, EntryPage, EntryQuery, EntrySource, Lists, NewEntry, PAGE_MAX, sorted};
 pub use status::{Counts, Operation, Status};
 pub use wall::{Wall, print_wall};
 
@@ -52,8 +57,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 
-/// Batches of decisions, orders and notices on their way.
+/// Batches of decisions, orders, operators' questions and notices on their way.
 const WAITING: usize = 64;
+
+/// Operators' questions on their way to the desk, above all what they did, which should be written down.
+const NOTES_WAITING: usize = 1024;
 
 /// How long a start waits for the database before it goes on with the last good copy.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -66,18 +74,6 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub enum Order {
     /// Read the file again.
     Reload,
-    /// Answer an operator, or do what one wants.
-    Ask(Ask),
-}
-
-impl Order {
-    /// Says that it cannot be done, to whoever waits for it.
-    fn refuse(self, fault: EditFault) {
-        match self {
-            Order::Reload => {}
-            Order::Ask(ask) => ask.refuse(fault),
-        }
-    }
 }
 
 /// What the store tells.
@@ -121,6 +117,7 @@ pub struct Opened {
 pub struct Store {
     decisions: mpsc::Sender<Vec<Decided>>,
     orders: mpsc::Sender<Order>,
+    asks: mpsc::Sender<Ask>,
     farewell: oneshot::Sender<Duration>,
     pub counts: Arc<Counts>,
     thread: JoinHandle<()>,
@@ -137,12 +134,23 @@ impl Store {
         let (said, says) = std::sync::mpsc::channel();
         let (decisions, decided) = mpsc::channel(WAITING);
         let (orders, ordered) = mpsc::channel(WAITING);
+        let (asks, asked) = mpsc::channel(WAITING);
         let (notices, noticed) = mpsc::channel(WAITING);
         let (farewell, ends) = oneshot::channel();
         let counts = Arc::new(Counts::default());
         let path = path.to_owned();
-        let parts =
-            Parts { path, settings, publisher, clock, counts: Arc::clone(&counts), decided, ordered, ends, notices };
+        let parts = Parts {
+            path,
+            settings,
+            publisher,
+            clock,
+            counts: Arc::clone(&counts),
+            decided,
+            ordered,
+            asked,
+            ends,
+            notices,
+        };
         let machine = |why: std::io::Error| StoreFault(format!("cannot start a thread: {why}"));
         let thread = std::thread::Builder::new()
             .name("store".to_owned())
@@ -153,7 +161,7 @@ impl Store {
             .map_err(machine)?;
         let ended = || StoreFault("the store ended before it began".to_owned());
         let Beginning { settings, shards, policy, remembered, status } = says.recv().map_err(|_| ended())??;
-        let store = Store { decisions, orders, farewell, counts, thread };
+        let store = Store { decisions, orders, asks, farewell, counts, thread };
         Ok(Opened { settings, shards, policy, remembered, status, store, notices: noticed })
     }
 
@@ -174,7 +182,7 @@ impl Store {
 
     /// For those who serve operators.
     pub fn clerk(&self) -> Clerk {
-        Clerk::new(self.orders.clone())
+        Clerk::new(self.asks.clone())
     }
 
     /// Whether the store's thread has ended.
@@ -200,6 +208,7 @@ struct Parts {
     counts: Arc<Counts>,
     decided: mpsc::Receiver<Vec<Decided>>,
     ordered: mpsc::Receiver<Order>,
+    asked: mpsc::Receiver<Ask>,
     ends: oneshot::Receiver<Duration>,
     notices: mpsc::Sender<Notice>,
 }
@@ -230,6 +239,9 @@ struct Shared {
     /// Why the local state does not do its work, if it does not; and a bell for whoever should know.
     state_fault: RefCell<Option<String>>,
     state_bell: Notify,
+    /// The lists of the file and of the local state, as the newest policy has them or the next one will.
+    file: RefCell<Lists>,
+    local: RefCell<Lists>,
 }
 
 impl Shared {
@@ -286,12 +298,13 @@ struct Tasks {
     link: Option<Link>,
     shared: Rc<Shared>,
     decided: mpsc::Receiver<Vec<Decided>>,
+    for_desk: mpsc::Receiver<Ask>,
     farewell: oneshot::Receiver<Duration>,
     wake: Rc<Notify>,
 }
 
 async fn begin(parts: Parts) -> Result<(Beginning, Tasks), StoreFault> {
-    let Parts { path, settings, publisher, clock, counts, decided, ordered, ends: farewell, notices } = parts;
+    let Parts { path, settings, publisher, clock, counts, decided, ordered, asked, ends: farewell, notices } = parts;
     let wall = Wall::new(clock);
     let directory = settings.runtime.state_dir.as_str();
     let directory = (!directory.is_empty()).then(|| Path::new(directory));
@@ -319,6 +332,8 @@ async fn begin(parts: Parts) -> Result<(Beginning, Tasks), StoreFault> {
         shares: dsn.is_some() && settings.database.share_bans,
         state_fault: RefCell::new(None),
         state_bell: Notify::new(),
+        file: RefCell::new(Lists::of_file(&settings)),
+        local: RefCell::default(),
     });
     shared.count_untold().await;
     let (say, news) = mpsc::channel(WAITING);
@@ -334,21 +349,28 @@ async fn begin(parts: Parts) -> Result<(Beginning, Tasks), StoreFault> {
         Some(link) => Some(link.first(PATIENCE).await),
         None => None,
     };
-    let ends = Ends { notices, orders: ordered, news };
+    let (desk, for_desk) = mpsc::channel(NOTES_WAITING);
+    let (edits, edited) = mpsc::channel(WAITING);
+    if let Some(link) = &mut link {
+        link.asked_by(edited);
+    }
+    let edits = link.is_some().then_some(edits);
+    let ends = Ends { notices, orders: ordered, asked, news, desk, edits };
     let mut keeper = Keeper::new(path, settings, dsn.as_ref(), publisher, Rc::clone(&shared), ends);
     let policy = keeper.begin(first, copy, found).await;
     let (remembered, policy) = keeper.remember(policy).await;
     let (settings, shards) = (keeper.settings().clone(), keeper.shards());
     let beginning = Beginning { settings, shards, policy, remembered, status: keeper.status().clone() };
-    Ok((beginning, Tasks { keeper, link, shared, decided, farewell, wake }))
+    Ok((beginning, Tasks { keeper, link, shared, decided, for_desk, farewell, wake }))
 }
 
 impl Tasks {
     /// Runs until the control thread lets go.
     async fn run(self) {
-        let Tasks { keeper, link, shared, decided, farewell, wake } = self;
+        let Tasks { keeper, link, shared, decided, for_desk, farewell, wake } = self;
         let keeper = tokio::task::spawn_local(keeper.run());
         let link = link.map(|link| tokio::task::spawn_local(link.run()));
+        let desk = tokio::task::spawn_local(desk::run(for_desk, Rc::clone(&shared), Rc::clone(&wake)));
         // Ends when the control thread has let go of its end and everything is written.
         recorder::run(decided, Rc::clone(&shared), Rc::clone(&wake)).await;
         let last_words = async {
@@ -358,8 +380,9 @@ impl Tasks {
                 }
                 link.abort();
             }
-            // It ends when it has copied what it was at.
+            // It ends when it has copied what it was at, and the desk when it has written down what it was told.
             let _ = keeper.await;
+            let _ = desk.await;
         };
         let farewell = farewell.await.unwrap_or(FAREWELL);
         let _ = tokio::time::timeout(farewell, last_words).await;

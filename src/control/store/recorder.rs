@@ -127,5 +127,6 @@ async fn prune(shared: &Shared) -> bool {
     let pruned =
         shared.state.lock().await.prune(wall.at(wall.now()).saturating_sub(memory), shared.bans_max.get()).await;
     shared.counts.operation(Operation::Prune, pruned.is_ok());
-    pruned.unwrap_or(false)
+    let audit = shared.state.lock().await.prune_audit().await;
+    pruned.unwrap_or(false) || audit.unwrap_or(false)
 }

@@ -5,6 +5,9 @@
 //! transaction for all that wait: SQLite's write-ahead log without a sync for each, so what was committed survives the
 //! end of the process at once, and a loss of power up to the system's last write-back.
 
+mod audit;
+mod lists;
+
 use super::ban::{BanKey, RawBan, Said, StoredBan};
 use super::contents::{Contents, ListName, Row, TableName};
 use super::wall::{Tie, Wall, boot_id};
@@ -144,8 +147,14 @@ pub struct State {
     cursor: Option<(String, i64)>,
     /// Where in it those begin that were learned and could not be stored.
     behind: Option<(String, i64)>,
+    /// The newest entry of the audit, how many this run made, and which database was told up to which.
+    audit_newest: i64,
+    audit_serial: i64,
+    audit_told: Option<(String, i64)>,
     /// The file where it belongs, while it lives in memory or in a file that was deleted.
     home: Option<PathBuf>,
+    /// What is there could not be read, so nothing of it may be taken for removed.
+    is_blind: bool,
     /// The file it is in, with its device and inode.
     file: Option<(PathBuf, u64, u64)>,
     /// A transaction was begun and not ended: whoever began it was given up.
@@ -225,6 +234,7 @@ impl State {
         let found = if read || !path.exists() { Found::InMemory } else { Found::Unreadable };
         let mut state = State::prepare(connection, name, wall, draw, lock).await?;
         state.home = Some(path.to_owned());
+        state.is_blind = found == Found::Unreadable;
         Ok((state, found))
     }
 
@@ -248,7 +258,11 @@ impl State {
             untold: 0,
             cursor: None,
             behind: None,
+            audit_newest: 0,
+            audit_serial: 0,
+            audit_told: None,
             home: None,
+            is_blind: false,
             file: None,
             open: false,
             nodes: HashMap::new(),
@@ -276,6 +290,7 @@ impl State {
             None => None,
         };
         state.count().await?;
+        state.open_audit().await?;
         state.follow_clock(wall).await?;
         Ok(state)
     }
@@ -530,6 +545,28 @@ impl State {
         Ok(old.rows_affected() == PRUNED_AT_ONCE.unsigned_abs() || surplus == PRUNED_AT_ONCE)
     }
 
+    /// The bans of some clients, newest first.
+    pub async fn bans_of(&mut self, clients: &[Network], max: usize) -> sqlx::Result<Vec<StoredBan>> {
+        let mut query = QueryBuilder::<Sqlite>::new(SELECT_BANS);
+        query.push(" WHERE ip_address IN (");
+        let mut texts = query.separated(", ");
+        for client in clients {
+            texts.push_bind(client.to_string());
+        }
+        query.push(") ORDER BY banned_at DESC, bans.id DESC LIMIT ").push_bind(i64::try_from(max).unwrap_or(i64::MAX));
+        let rows = query.build().persistent(false).fetch_all(&mut self.connection).await?;
+        let mut bans = Vec::with_capacity(rows.len());
+        for row in &rows {
+            bans.extend(read_ban(row)?.check());
+        }
+        Ok(bans)
+    }
+
+    /// Whether it is where it belongs, and does not wait in memory for its disk.
+    pub fn is_at_home(&self) -> bool {
+        self.home.is_none()
+    }
+
     /// Whether the file that it is in is still there, and the same.
     pub fn is_in_place(&self) -> bool {
         self.file.as_ref().is_none_or(|(path, device, inode)| inode_of(path) == Some((*device, *inode)))
@@ -575,7 +612,8 @@ impl State {
         let begun = self.begin().await;
         let moved = match begun {
             Ok(()) => {
-                let written = sqlx::raw_sql(WRITE_HOME).execute(&mut self.connection).await.map(drop);
+                let sql = format!("{}{WRITE_HOME}", if self.is_blind { "" } else { CLEAR_HOME });
+                let written = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.connection).await.map(drop);
                 self.end(written).await
             }
             Err(why) => Err(why),
@@ -586,11 +624,13 @@ impl State {
         self.connection = connect(path).await?;
         self.file = inode_of(path).map(|(device, inode)| (path.to_owned(), device, inode));
         self.home = None;
+        self.is_blind = false;
         self.nodes.clear();
         let node = self.node.clone();
         self.node_id = self.id_of_node(&node).await?;
         self.told = 0;
         self.set_meta("told", "0").await?;
+        self.retell_audit().await?;
         self.count().await
     }
 
@@ -794,7 +834,7 @@ async fn read_from(path: &Path, memory: &str) -> bool {
         let read = async {
             let mut disk = way.connect().await?;
             sqlx::query("ATTACH ? AS memory").bind(memory).execute(&mut disk).await?;
-            for table in ["nodes", "bans", "copy_rows", "copy_lists", "meta"] {
+            for table in ["nodes", "bans", "copy_rows", "copy_lists", "lists", "audit", "meta"] {
                 let sql = format!("INSERT OR REPLACE INTO memory.{table} SELECT * FROM main.{table}");
                 sqlx::query(AssertSqlSafe(sql)).execute(&mut disk).await?;
             }
@@ -895,6 +935,10 @@ fn read_gathered(columns: &[&str]) -> Option<((i64, i64), RawBan)> {
     Some(((ban.banned_at, number(0)?), ban))
 }
 
+/// Removes where it belongs what was removed meanwhile.
+const CLEAR_HOME: &str = "
+    DELETE FROM home.lists WHERE (name, ip_address) NOT IN (SELECT name, ip_address FROM main.lists);";
+
 /// Takes everything over to where it belongs. Nodes may have other numbers there.
 const WRITE_HOME: &str = "
     INSERT OR IGNORE INTO home.nodes (name) SELECT name FROM main.nodes;
@@ -911,6 +955,10 @@ const WRITE_HOME: &str = "
     DELETE FROM home.copy_lists WHERE EXISTS (SELECT 1 FROM main.meta WHERE name = 'copy');
     INSERT OR IGNORE INTO home.copy_rows SELECT * FROM main.copy_rows;
     INSERT OR IGNORE INTO home.copy_lists SELECT * FROM main.copy_lists;
+    INSERT OR IGNORE INTO home.lists (name, ip_address, reason, created_by, created_at)
+    SELECT name, ip_address, reason, created_by, created_at FROM main.lists ORDER BY id;
+    INSERT OR IGNORE INTO home.audit (node, run, serial, at, who, channel, peer, action, target, detail, outcome)
+    SELECT node, run, serial, at, who, channel, peer, action, target, detail, outcome FROM main.audit ORDER BY id;
     INSERT OR REPLACE INTO home.meta SELECT * FROM main.meta";
 
 /// What is written to see whether there is room, in bytes.
@@ -992,11 +1040,11 @@ mod tests {
     use crate::shard::Clock;
     use std::future::Future;
 
-    fn run<T>(test: impl Future<Output = T>) -> T {
+    pub fn run<T>(test: impl Future<Output = T>) -> T {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
     }
 
-    async fn open(wall: &Wall) -> State {
+    pub async fn open(wall: &Wall) -> State {
         // Each test has one of its own.
         static DRAWN: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(7);
         let draw = DRAWN.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -1075,6 +1123,30 @@ mod tests {
             // One that ran out is not written: its end says so.
             state.keep(&[lifted(&decided("192.0.2.1", 2, now, 600), Lift::Expired, now)], &wall).await.unwrap();
             assert_eq!(all(&mut state, 0, 0).await.iter().filter(|ban| ban.lifted.is_none()).count(), 1);
+        });
+    }
+
+    #[test]
+    fn what_an_operator_says_is_kept_and_told() {
+        run(async {
+            let wall = Wall::new(Clock::start());
+            let mut state = open(&wall).await;
+            let now = wall.now();
+            let ann = Some(Arc::new(Said::new(Some("spam\nof all kinds"), "ann")));
+            let bob = Some(Arc::new(Said::new(None, &"b".repeat(200))));
+            let banned = Kept { said: ann, ..decided("192.0.2.1", 1, now, 600) };
+            let ended = Kept { said: bob, ..lifted(&banned, Lift::Unbanned, now) };
+            state.keep(&[banned.clone(), ended, decided("192.0.2.2", 2, now, 600)], &wall).await.unwrap();
+            let (told, _) = state.next_to_tell(10).await.unwrap().unwrap();
+            let ban = told.iter().find(|ban| ban.client == banned.decision.client).unwrap();
+            assert_eq!((ban.reason.as_deref(), ban.created_by.as_deref()), (Some("spam of all kinds"), Some("ann")));
+            assert_eq!(ban.lifted_by.as_ref().map(String::len), Some(128));
+            let history = state.bans_of(&[banned.decision.client], 10).await.unwrap();
+            assert_eq!(history, std::slice::from_ref(ban));
+            // Another node hears all of it.
+            let mut other = open(&wall).await;
+            other.learn(&told, "db", 1).await.unwrap();
+            assert_eq!(other.bans_of(&[banned.decision.client], 10).await.unwrap(), history);
         });
     }
 
