@@ -288,7 +288,7 @@ impl Server {
                 }
             });
         }
-        let metrics = Metrics::new(shards);
+        let metrics = Metrics::new();
         metrics.started(about.version, about.commit, running.driver.name(), shards);
         for remark in remarks {
             journal::remark(remark);

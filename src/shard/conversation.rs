@@ -121,6 +121,8 @@ pub async fn run<P: Protocol>(shard: Shard, arrival: Handover, plan: Rc<Plan>, p
         stream,
         protocol,
         patience,
+        read_at: 0,
+        answered: 0,
         can_be_woken: false,
         parts: false,
     };
@@ -143,6 +145,9 @@ struct Conversation<'a, P> {
     protocol: P,
     /// When the peer must have come to the point. Moves with every answer, not with every byte.
     patience: Time,
+    /// When the last bytes were read, in nanoseconds, and what was answered and not yet written.
+    read_at: u64,
+    answered: u64,
     /// This task can be woken to part by agreement, which was not asked for yet.
     can_be_woken: bool,
     /// It was asked for.
@@ -173,6 +178,7 @@ impl<P: Protocol> Conversation<'_, P> {
                 }
                 Err(_) => return None,
             }
+            self.read_at = self.plan.clock.nanos();
             loop {
                 let taken = self.take(&mut input, &mut output);
                 if !output.is_empty() {
@@ -235,7 +241,9 @@ impl<P: Protocol> Conversation<'_, P> {
     fn take(&mut self, input: &mut Vec<u8>, output: &mut Vec<u8>) -> Taken {
         let rested = self.protocol.may_rest();
         let taken = self.shard.turn(|core| {
+            let before = core.counters.told[self.service as usize].total;
             let taken = self.protocol.take(core, self.peer, input, output);
+            self.answered += core.counters.told[self.service as usize].total - before;
             let rests = self.protocol.may_rest();
             if rests {
                 self.patience = Time::MAX;
@@ -254,9 +262,14 @@ impl<P: Protocol> Conversation<'_, P> {
     }
 
     /// Something was written: the peer has its time again, all of it if an answer was among it.
+    ///
+    /// What was answered has taken from the last read until now. An answer that waits in HTTP/2, because the peer opens no
+    /// window, is counted with whatever is written next: that wait is the peer's own time, and not in it.
     fn wait_on(&mut self, progress: bool) {
         let rests = self.protocol.may_rest();
+        let took = self.plan.clock.nanos().saturating_sub(self.read_at);
         self.shard.turn(|core| {
+            core.counters.durations[self.service as usize].record(took, std::mem::take(&mut self.answered));
             if progress && !rests {
                 self.patience = core.now.plus(self.plan.read_timeout[self.service as usize]);
             }

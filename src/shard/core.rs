@@ -434,12 +434,12 @@ impl Core {
             Note::Decision { decision, made } => {
                 replica.apply(&decision);
                 counters.applied += 1;
-                counters.lag.record(clock.nanos().saturating_sub(made));
+                counters.lag.record(clock.nanos().saturating_sub(made), 1);
             }
             Note::Snapshot(snapshot) => {
                 replica.replace(|client| owner_hash.owner(client, shards) == snapshot.owner, &snapshot.bans);
                 counters.applied += snapshot.bans.len() as u64;
-                counters.lag.record(clock.nanos().saturating_sub(snapshot.made));
+                counters.lag.record(clock.nanos().saturating_sub(snapshot.made), 1);
             }
             Note::Handover(handover) => arrivals.push(*handover),
         });

@@ -19,6 +19,7 @@ mod driver;
 mod envoy;
 mod exchange;
 mod handover;
+mod histogram;
 mod listen;
 mod nginx;
 mod readiness;
@@ -31,9 +32,10 @@ mod turn;
 
 pub use self::clock::Clock;
 pub use self::core::{Command, Documents, Event, Knowledge, Report, Visitor};
-pub use counters::{Asked, ByStatus, Counters, Disconnects, LAG_BOUNDS_MICROS, Lag};
+pub use counters::{Asked, ByStatus, Counters, Disconnects, Told};
 pub use driver::{Driver, NoRing, Wish, raise_limits};
 pub use exchange::Bell;
+pub use histogram::{BOUNDS_NANOS, Histogram};
 pub use listen::{Addresses, Endpoint, ListenFault, Opened, Service, Sockets, open};
 pub use socket_file::SocketFile;
 

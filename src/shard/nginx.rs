@@ -37,6 +37,7 @@ impl Protocol for Nginx {
                 next = Next::Again;
                 break;
             }
+            let before = output.len();
             let closes = match self.session.next(rest) {
                 Step::Incomplete => break,
                 Step::Skip { consumed } => {
@@ -65,6 +66,9 @@ impl Protocol for Nginx {
                     true
                 }
             };
+            if let Some(status) = output.get(before..).and_then(answer::status) {
+                core.counters.told(Service::Nginx, status);
+            }
             if closes {
                 next = Next::Close;
                 break;

@@ -152,6 +152,12 @@ pub fn refusal(out: &mut Vec<u8>, refusal: Refusal, delivery: Delivery) {
     push_fault(out, refusal.message(), delivery.closing());
 }
 
+/// The status code at the start of an answer; `None` if there is none.
+pub fn status(answer: &[u8]) -> Option<u16> {
+    let code: &[u8; 3] = answer.strip_prefix(b"HTTP/1.1 ")?.first_chunk()?;
+    code.iter().try_fold(0, |number, byte| byte.is_ascii_digit().then(|| 10 * number + u16::from(byte - b'0')))
+}
+
 /// `message` is ours: nothing in it needs an escape.
 fn push_fault(out: &mut Vec<u8>, message: &'static str, delivery: Delivery) {
     push_content(out, delivery, |out| {
@@ -323,8 +329,16 @@ mod tests {
         for fault in Refusal::ALL {
             let answer = written(|out| refusal(out, fault, Delivery::KEEP_ALIVE));
             assert!(answer.starts_with(&format!("HTTP/1.1 {} ", fault.status())), "{answer}");
+            assert_eq!(status(answer.as_bytes()), Some(fault.status()));
             assert!(content(&answer, Delivery::CLOSE).contains(fault.message()));
             assert!(fault.message().bytes().all(|byte| (byte == b' ' || byte.is_ascii_graphic()) && byte != b'"'));
+        }
+    }
+
+    #[test]
+    fn what_is_no_answer_has_no_status() {
+        for bytes in ["", "HTTP/1.1 20", "HTTP/1.1 2x0 OK", "HTTP/1.0 200 OK"] {
+            assert_eq!(status(bytes.as_bytes()), None, "{bytes}");
         }
     }
 

@@ -1,10 +1,13 @@
 //! Prometheus metrics: collected from the shards' own counters when somebody asks for them.
 
+mod help;
+mod text;
+
 use super::store::contents::TableName;
 use super::store::{self, Counts, Operation};
 use crate::engine::ban::{Act, Decision};
 use crate::engine::policy::Policy;
-use crate::shard::{Asked, ByStatus, LAG_BOUNDS_MICROS, Report, Service};
+use crate::shard::{Asked, ByStatus, Histogram, Report, Service, Told};
 use crate::wire::ext_authz::{Refusal, Why};
 use crate::wire::spop::Status;
 use crate::wire::syslog::{FrameFault, Malformed};
@@ -13,7 +16,8 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use metrics::{counter, gauge, histogram, with_local_recorder};
+use help::{HELP, Kind};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram, with_local_recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,25 +39,35 @@ pub type Scrape = oneshot::Sender<String>;
 pub struct Metrics {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
-    /// What was already exported of each shard's histogram of lags.
-    lags: Vec<[u64; LAG_BOUNDS_MICROS.len() + 1]>,
+    /// What all shards have counted together, when they last all answered.
+    durations: [Histogram; Service::COUNT],
+    lag: Histogram,
     /// Patterns that were faulty once in this process.
     named: BTreeSet<String>,
 }
 
 impl Metrics {
-    pub fn new(shards: usize) -> Metrics {
-        let lag_seconds = LAG_BOUNDS_MICROS.map(|micros| micros as f64 / 1e6);
+    pub fn new() -> Metrics {
         let recorder = PrometheusBuilder::new()
-            .set_buckets_for_metric(Matcher::Full("fail2ban_ban_duration_seconds".to_owned()), &BAN_SECONDS)
-            .and_then(|builder| {
-                let lag = Matcher::Full("fail2ban_replica_lag_seconds".to_owned());
-                builder.set_buckets_for_metric(lag, &lag_seconds)
-            })
-            .expect("the lists of buckets are not empty")
+            .set_buckets_for_metric(Matcher::Full(help::BAN_DURATION.to_owned()), &BAN_SECONDS)
+            .expect("the list of buckets is not empty")
             .build_recorder();
+        with_local_recorder(&recorder, || {
+            for (name, kind, meaning) in HELP.iter().copied() {
+                match kind {
+                    Kind::Counter => describe_counter!(name, meaning),
+                    Kind::Gauge => describe_gauge!(name, meaning),
+                    Kind::Histogram => describe_histogram!(name, meaning),
+                }
+            }
+            // There from the start, so that the first one that is refused is seen to be one more.
+            for status in ["success", "error"] {
+                counter!("fail2ban_config_reloads_total", "source" => "file", "status" => status).absolute(0);
+            }
+        });
         let handle = recorder.handle();
-        Metrics { recorder, handle, lags: vec![Default::default(); shards], named: BTreeSet::new() }
+        let (durations, lag) = Default::default();
+        Metrics { recorder, handle, durations, lag, named: BTreeSet::new() }
     }
 
     /// What is known when the program has started.
@@ -77,7 +91,7 @@ impl Metrics {
             let seconds = ban.until.since(decision.at).as_secs_f64();
             let pattern = policy.name(ban.pattern).to_owned();
             with_local_recorder(&self.recorder, || {
-                histogram!("fail2ban_ban_duration_seconds", "pattern" => pattern).record(seconds);
+                histogram!(help::BAN_DURATION, "pattern" => pattern).record(seconds);
             });
         }
     }
@@ -114,25 +128,44 @@ impl Metrics {
         (counts, status): (&Counts, &store::Status),
     ) -> String {
         self.name_faulty_patterns(status);
-        let lags = &mut self.lags;
+        let answers: Vec<&Report> = reports.iter().flatten().map(AsRef::as_ref).collect();
+        let complete = answers.len() == reports.len();
         with_local_recorder(&self.recorder, || {
             counter!("fail2ban_log_lines_dropped_total").absolute(log_lost);
             gauge!("fail2ban_uptime_seconds").set(uptime.as_secs_f64());
             gauge!("fail2ban_config_patterns_loaded").set(policy.matcher.len() as f64);
             gauge!("fail2ban_policy_number").set(policy.number as f64);
             of_store(counts, status);
-            gauge!("fail2ban_shards_answering").set(reports.iter().flatten().count() as f64);
-            let complete = reports.iter().flatten().count() == reports.len();
+            gauge!("fail2ban_shards_answering").set(answers.len() as f64);
             if complete {
-                totals(&reports.iter().flatten().map(AsRef::as_ref).collect::<Vec<_>>(), policy);
+                totals(&answers, policy);
             }
-            for ((shard, report), lag) in reports.iter().enumerate().zip(lags) {
+            for (shard, report) in reports.iter().enumerate() {
                 if let Some(report) = report {
-                    of_shard(shard, report, lag);
+                    of_shard(shard, report);
                 }
             }
         });
-        self.handle.render()
+        if complete {
+            self.add_up(&answers);
+        }
+        let mut text = self.handle.render();
+        let durations = Service::ASKED.map(|service| {
+            let label = ("service", service.name());
+            (Some(label), &self.durations[service as usize])
+        });
+        text::push_histogram(&mut text, help::REQUEST_DURATION, &durations);
+        text::push_histogram(&mut text, help::REPLICA_LAG, &[(None, &self.lag)]);
+        text
+    }
+
+    /// What [`totals`] does for histograms.
+    fn add_up(&mut self, reports: &[&Report]) {
+        (self.durations, self.lag) = Default::default();
+        for report in reports {
+            self.durations.iter_mut().zip(&report.counters.durations).for_each(|(sum, more)| sum.add(more));
+            self.lag.add(&report.counters.lag);
+        }
     }
 }
 
@@ -146,6 +179,7 @@ fn of_store(counts: &Counts, status: &store::Status) {
         }
     }
     gauge!("fail2ban_database_connections_active").set((read(&counts.connections) + read(&counts.listening)) as f64);
+    gauge!("fail2ban_database_enabled").set(f64::from(u8::from(status.enabled)));
     gauge!("fail2ban_database_connected").set(f64::from(u8::from(status.connected)));
     gauge!("fail2ban_state_writable").set(f64::from(u8::from(status.state_error.is_none())));
     if status.enabled {
@@ -216,6 +250,12 @@ fn totals(reports: &[&Report], policy: &Policy) {
         asked("unknown", |asked| asked.unknown);
         asked("other", |asked| asked.other);
         asked("refused", |asked| asked.refused);
+        for (at, (status, _)) in Told::default().counts(service).enumerate() {
+            let count = |report: &&Report| report.counters.told[service as usize].counts(service).nth(at);
+            let count = reports.iter().filter_map(count).map(|(_, count)| count).sum();
+            counter!("fail2ban_service_requests_total", "service" => service.name(), "status" => status)
+                .absolute(count);
+        }
     }
     let disconnects = |by: &'static str, of: fn(&Report) -> ByStatus| {
         let mut sums = [0; Status::ALL.len() + 1];
@@ -261,7 +301,7 @@ fn totals(reports: &[&Report], policy: &Policy) {
 }
 
 /// What is only meaningful for one shard.
-fn of_shard(shard: usize, report: &Report, exported: &mut [u64; LAG_BOUNDS_MICROS.len() + 1]) {
+fn of_shard(shard: usize, report: &Report) {
     let shard = shard.to_string();
     gauge!("fail2ban_shard_replica_bans", "shard" => shard.clone()).set(report.replica as f64);
     gauge!("fail2ban_shard_policy_number", "shard" => shard.clone()).set(report.policy as f64);
@@ -276,16 +316,6 @@ fn of_shard(shard: usize, report: &Report, exported: &mut [u64; LAG_BOUNDS_MICRO
     for service in Service::ALL {
         let connections = report.connections[service as usize] as f64;
         gauge!("fail2ban_shard_connections", "shard" => shard.clone(), "service" => service.name()).set(connections);
-    }
-    let lag = histogram!("fail2ban_replica_lag_seconds");
-    for (at, (now, before)) in report.counters.lag.buckets.iter().zip(exported).enumerate() {
-        // Within a bucket every value counts as its upper bound, so the sum is an upper estimate.
-        let micros = LAG_BOUNDS_MICROS.get(at).copied().unwrap_or(2 * LAG_BOUNDS_MICROS[LAG_BOUNDS_MICROS.len() - 1]);
-        let new = usize::try_from(now.saturating_sub(*before)).unwrap_or(usize::MAX);
-        if new > 0 {
-            lag.record_many(micros as f64 / 1e6, new);
-        }
-        *before = *now;
     }
 }
 
