@@ -3,15 +3,13 @@
 //! One request a connection, as HTTP/1.0: the answer ends where the connection does, also that of a stream of events.
 
 use crate::config;
+use crate::control::CONTROL_SOCKET;
 use serde_json::Value;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// The socket's name in the state directory.
-pub const SOCKET: &str = "control.sock";
 
 /// How long an answer may take: ending a million bans takes seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -75,7 +73,7 @@ impl Remote {
         let settings = config::load(&path).map_err(RemoteFault::Configuration)?;
         match settings.runtime.state_dir.as_str() {
             "" => Err(RemoteFault::Nowhere),
-            directory => Ok(Remote(Path::new(directory).join(SOCKET))),
+            directory => Ok(Remote(Path::new(directory).join(CONTROL_SOCKET))),
         }
     }
 

@@ -62,10 +62,18 @@ impl fmt::Display for Refusal {
     }
 }
 
+/// Who is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whom {
+    /// The client that an address belongs to, as the settings count it.
+    ClientOf(Address),
+    Exactly(Network),
+}
+
 /// An operator's ban.
 #[derive(Clone, Debug)]
 pub struct BanOrder {
-    pub client: Network,
+    pub whom: Whom,
     /// `None`: as long as the settings say for the client's next offence.
     pub duration: Option<Duration>,
     pub reason: Option<String>,
@@ -185,6 +193,8 @@ pub struct Overview {
     pub last_error: Option<String>,
     pub state_error: Option<String>,
     pub faulty_rows: usize,
+    /// What is wrong with the file as it is now, if it was refused since.
+    pub refused: Vec<String>,
 }
 
 /// A shard in numbers. One that did not answer in time has `answers` false and zeros.
@@ -281,6 +291,17 @@ pub enum Happening {
     Sample(Sample),
 }
 
+/// Answered when every shard's policy has the entry in the list, or has not.
+#[derive(Debug)]
+pub(super) struct Await {
+    pub list: ListName,
+    pub entry: Network,
+    pub present: bool,
+    /// Who changed it; `None` if it was so before.
+    pub by: Option<String>,
+    pub answer: oneshot::Sender<()>,
+}
+
 /// What the control thread's loop is asked.
 #[derive(Debug)]
 pub(super) enum Ask {
@@ -316,13 +337,7 @@ pub(super) enum Ask {
     History {
         answer: oneshot::Sender<Vec<Sample>>,
     },
-    /// Answered when every shard's policy has the entry in the list, or has not.
-    Await {
-        list: ListName,
-        entry: Network,
-        present: bool,
-        answer: oneshot::Sender<()>,
-    },
+    Await(Await),
     Reload {
         answer: oneshot::Sender<Result<u64, Vec<String>>>,
     },
@@ -383,9 +398,17 @@ impl Desk {
         self.ask(|answer| Ask::History { answer }).await
     }
 
-    /// Waits until every shard's policy has the entry in the list, or has it not.
-    pub async fn until_in_force(&self, list: ListName, entry: Network, present: bool) -> Result<(), Refusal> {
-        match tokio::time::timeout(IN_FORCE, self.ask(|answer| Ask::Await { list, entry, present, answer })).await {
+    /// Waits until every shard's policy has the entry in the list, or has it not. Then everybody who listens is told that
+    /// `by` has changed it.
+    pub async fn until_in_force(
+        &self,
+        list: ListName,
+        entry: Network,
+        present: bool,
+        by: Option<String>,
+    ) -> Result<(), Refusal> {
+        let asked = self.ask(|answer| Ask::Await(Await { list, entry, present, by, answer }));
+        match tokio::time::timeout(IN_FORCE, asked).await {
             Ok(answered) => answered,
             Err(_) => Err(Refusal::Unavailable("it is written, but not in force on every shard yet".to_owned())),
         }

@@ -15,6 +15,13 @@ use tracing::{debug, error, info, warn};
 /// The target of the lines that an attacker can cause by the thousand; see [`super::log`].
 pub const DECISIONS: &str = "decisions";
 
+/// An operator's order, and what came of it.
+pub fn ordered(entry: &AuditEntry) {
+    let AuditEntry { who, channel, peer, action, target, detail, outcome } = entry;
+    let peer = peer.as_deref().unwrap_or_default();
+    info!(who, channel, peer, action, target, detail, outcome, "order");
+}
+
 /// A ban or its end.
 pub fn decided(shard: usize, decision: &Decision, policy: &Policy) {
     let client = decision.client;
@@ -136,6 +143,11 @@ pub fn database_refuses(why: &str) {
 
 pub fn state_failed(why: impl Display) {
     error!("the local state has a fault: {why}; bans go on, and what is decided is written when it can be");
+}
+
+/// The end does not wait for slow peers.
+pub fn answers_cut() {
+    warn!("some who asked the API were not answered in full before the end");
 }
 
 /// What an operator did is at least here.

@@ -16,4 +16,5 @@ pub mod publish;
 mod server;
 pub mod store;
 
+pub use api::CONTROL_SOCKET;
 pub use server::{About, RunFault, run};

@@ -230,7 +230,7 @@ impl Publisher {
                 envoy_trusted_proxies: networks(&settings.envoy.trusted_proxies),
                 deny_unknown: settings.nginx.on_unknown == OnUnknown::Deny,
                 json: settings.nginx.return_json,
-                operators: true,
+                operators: settings.api.enabled && settings.api.address.is_none(),
             },
         };
         faulty.retain(|(_, count)| *count > 0);

@@ -1,6 +1,7 @@
 //! The server as a whole: start everything or nothing, keep it steered, end it in order.
 
-use super::desk::{Ask, BanOrder, Desk, Happening, MANUAL, Overview, Refusal};
+use super::api::{Api, ControlFile, ControlSocket};
+use super::desk::{Ask, Await, BanOrder, Desk, Happening, MANUAL, Overview, Refusal, Whom};
 use super::errand::{self, ERRANDS_MAX, Errand, Errands, Next, holding};
 use super::history::{History, happening, overview};
 use super::journal;
@@ -12,12 +13,12 @@ use super::store::contents::ListName;
 use super::store::{self, Notice, Said, Status, Store, StoreFault, Wall};
 use crate::config::{self, Driver, Faults, LogSettings, Settings};
 use crate::engine::address::{Address, Network};
-use crate::engine::ban::{Decision, Order, Origin, PatternId, Severity};
+use crate::engine::ban::{Decision, Order, Origin, PatternId, Severity, client_of};
 use crate::engine::policy::Policy;
 use crate::engine::survey::{Listed, Survey};
 use crate::engine::table::{HashKey, hash_key};
 use crate::shard::{
-    Addresses, Bell, Clock, Command, Endpoint, Event, Keys, Opened, Plan, Report, Service, Shards, SocketFile, Wish,
+    Addresses, Bell, Clock, Command, Endpoint, Event, Keys, Opened, Plan, Report, Service, Shards, SocketFile, Visitor, Wish,
     available_cores, open, raise_limits, start, step_back,
 };
 use std::fmt;
@@ -43,6 +44,9 @@ const SAMPLE: Duration = Duration::from_secs(5);
 
 /// How long the shards have to end, and their last events to be heard.
 const LAST_EVENTS: Duration = Duration::from_millis(200);
+
+/// How long operators who are being answered have after that.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// How long the store has at least to keep the last decisions: what is decided is not lost for a deadline.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -189,11 +193,16 @@ struct Server {
     desk: Desk,
     errands: Errands,
     /// Who waits for an entry of a list to be in force, or not to be.
-    awaiting: Vec<(ListName, Network, bool, oneshot::Sender<()>)>,
+    awaiting: Vec<Await>,
     /// Who waits for the file to be read, and for the policy of that number to be in force.
     reloads: Vec<Reload>,
     reloaded: Vec<(u64, Reload)>,
     history: History,
+    /// What is wrong with the file, if it was refused since it was last taken.
+    refused: Vec<String>,
+    api: Api,
+    /// The control socket's name, which goes with the server.
+    _control: Option<ControlFile>,
 }
 
 /// Who waits for a reload.
@@ -240,6 +249,21 @@ impl Server {
                 .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
                 .map_err(|why| faults.push(format!("cannot listen on tcp {address}: {why}. Change prometheus.port")))
         });
+        let own = settings.api.listen_tcp().map(|address| {
+            std::net::TcpListener::bind(address)
+                .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
+                .map_err(|why| faults.push(format!("cannot listen on tcp {address}: {why}. Change api.port")))
+        });
+        let control = match settings.runtime.state_dir.as_str() {
+            "" => None,
+            state_dir => match ControlSocket::open(Path::new(state_dir)) {
+                Ok(control) => Some(control.into_parts()),
+                Err(why) => {
+                    faults.push(format!("cannot make the control socket in runtime.state_dir {state_dir}: {why}"));
+                    None
+                }
+            },
+        };
         let (Ok(Opened { sockets, files, remarks }), true) = (opened, faults.is_empty()) else {
             return Err(RunFault::Machine(faults));
         };
@@ -288,6 +312,18 @@ impl Server {
                 }
             });
         }
+        let (desk, asks) = Desk::new();
+        let api = Api::new(desk.clone(), store.clerk(), &settings);
+        if let Some(Ok(listener)) = own {
+            api.listen(listener).map_err(machine)?;
+        }
+        let control = match control {
+            Some((listener, file)) => {
+                api.listen_locally(listener).map_err(machine)?;
+                Some(file)
+            }
+            None => None,
+        };
         let metrics = Metrics::new();
         metrics.started(about.version, about.commit, running.driver.name(), shards);
         for remark in remarks {
@@ -307,7 +343,9 @@ impl Server {
         if let Some(address) = settings.prometheus.listen_tcp() {
             journal::listening("prometheus", "tcp", address);
         }
-        let (desk, asks) = Desk::new();
+        if let Some(address) = settings.api.listen_tcp() {
+            journal::listening("api", "tcp", address);
+        }
         let server = Server {
             path: path.to_owned(),
             settings,
@@ -331,6 +369,9 @@ impl Server {
             reloads: Vec::new(),
             reloaded: Vec::new(),
             history: History::default(),
+            refused: Vec::new(),
+            api,
+            _control: control,
         };
         Ok((server, Hears { scrapes, notices, asks }))
     }
@@ -352,11 +393,11 @@ impl Server {
                 () = ear.rung() => bell.wake(),
                 _ = signals.hangup.recv() => self.store.reload(),
                 _ = signals.terminate.recv() => {
-                    drop(notices);
+                    drop((notices, asks));
                     return self.end("SIGTERM", &ear).await;
                 }
                 _ = signals.interrupt.recv() => {
-                    drop(notices);
+                    drop((notices, asks));
                     return self.end("SIGINT", &ear).await;
                 }
                 Some(notice) = notices.recv() => self.hear(notice),
@@ -387,6 +428,8 @@ impl Server {
         match notice {
             Notice::Policy { policy, settings } => {
                 if let Some(settings) = settings {
+                    self.refused.clear();
+                    self.api.adopt(&settings);
                     journal::settings_warnings(&self.path.display().to_string(), &settings);
                     journal::restart_needed(&config::restart_needed(&self.settings, &settings));
                     self.log.set_level(&settings.log);
@@ -403,6 +446,7 @@ impl Server {
                 for answer in self.reloads.drain(..) {
                     drop(answer.send(Err(said.clone())));
                 }
+                self.refused.clone_from(&said);
                 self.desk.say(Happening::Refused { at: self.wall.at(self.wall.now()), faults: said });
             }
             Notice::Learned(learned) => self.shards.learn(learned),
@@ -459,7 +503,10 @@ impl Server {
                     self.count_down(ticket);
                 }
                 Event::Settled { ticket } => self.count_down(ticket),
-                Event::Visitor(visitor) => drop(visitor),
+                Event::Visitor(visitor) => {
+                    let Visitor { socket, peer, bytes } = *visitor;
+                    self.api.serve_handed_over(socket, bytes, peer);
+                }
                 Event::Learned => self.shards.learned_by(shard),
                 Event::Retold(decisions) => self.outbox.put_again(&decisions),
                 Event::Adopted(number) => self.adopted_by(shard, number),
@@ -545,6 +592,7 @@ impl Server {
             commit: self.about.commit,
             driver: self.shards.driver.name(),
             uptime: self.shards.clock.uptime(),
+            refused: self.refused.clone(),
             ..Overview::default()
         };
         overview(started, reports, &self.policy, &self.status)
@@ -555,11 +603,15 @@ impl Server {
         let shards = self.shards.len();
         match ask {
             Ask::Ban { order, by, answer } => {
-                let BanOrder { client, duration, reason, created_by } = order;
-                if self.policy.allow.covers(client) {
-                    let base = Address::from(client.base());
-                    let entry = holding(&self.policy.allow, base).into_iter().find(|entry| entry.covers(client));
-                    return drop(answer.send(Err(Refusal::Allowed(entry.unwrap_or(client)))));
+                let BanOrder { whom, duration, reason, created_by } = order;
+                let (client, meant) = match whom {
+                    Whom::ClientOf(address) => (client_of(address, &self.policy.rules), Network::host(address)),
+                    Whom::Exactly(network) => (network, network),
+                };
+                if self.policy.allow.covers(meant) {
+                    let base = Address::from(meant.base());
+                    let entry = holding(&self.policy.allow, base).into_iter().find(|entry| entry.covers(meant));
+                    return drop(answer.send(Err(Refusal::Allowed(entry.unwrap_or(meant)))));
                 }
                 let Some((pattern, severity)) = self.manual() else {
                     let why = "the program has no name for operators' bans yet".to_owned();
@@ -607,8 +659,8 @@ impl Server {
             }
             Ask::Overview { answer } => self.collect(Reader::Overview(answer)),
             Ask::History { answer } => drop(answer.send(self.history.samples())),
-            Ask::Await { list, entry, present, answer } => {
-                self.awaiting.push((list, entry, present, answer));
+            Ask::Await(wish) => {
+                self.awaiting.push(wish);
                 self.answer_waiting();
             }
             Ask::Reload { answer } => {
@@ -675,17 +727,21 @@ impl Server {
             return;
         }
         let policy = Arc::clone(&self.policy);
-        let is_so = |(list, entry, present, _): &mut (ListName, Network, bool, oneshot::Sender<()>)| {
-            let table = match list {
+        let is_so = |wish: &mut Await| {
+            let table = match wish.list {
                 ListName::Whitelist => &policy.allow,
                 ListName::Blacklist => &policy.block,
             };
-            table.get(*entry).is_some() == *present
+            table.get(wish.entry).is_some() == wish.present
         };
-        for (_, _, _, answer) in self.awaiting.extract_if(.., is_so) {
+        for Await { list, entry, present: added, by, answer } in self.awaiting.extract_if(.., is_so) {
+            if let Some(by) = by {
+                let at = self.wall.at(self.wall.now());
+                self.desk.say(Happening::List { at, list, entry, added, by });
+            }
             drop(answer.send(()));
         }
-        self.awaiting.retain(|(_, _, _, answer)| !answer.is_closed());
+        self.awaiting.retain(|wish| !wish.answer.is_closed());
         for (number, answer) in self.reloaded.extract_if(.., |(number, _)| *number <= policy.number) {
             drop(answer.send(Ok(number)));
         }
@@ -696,6 +752,9 @@ impl Server {
         journal::stopping(signal);
         let allowed = self.settings.runtime.shutdown_deadline;
         let deadline = Instant::now() + allowed;
+        // Who is being answered, and waits for nothing that the shards do, is answered meanwhile.
+        let api = self.api.clone();
+        let closing = tokio::spawn(async move { api.close(deadline).await });
         // Twice: a connection may have been handed to a shard that had just said that it was done.
         let in_time = self.drain(deadline, ear).await && self.drain(deadline, ear).await;
         if !in_time {
@@ -708,6 +767,11 @@ impl Server {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         while self.take_events() && Instant::now() < last {}
+        // What operators ordered is written down by the store, which ends after this.
+        let answered = tokio::time::timeout_at(deadline.min(Instant::now() + LAST_ANSWERS), closing).await;
+        if !matches!(answered, Ok(Ok(true))) {
+            journal::answers_cut();
+        }
         // What was decided is kept before the process ends; other nodes are told of it as long as the deadline allows.
         let Server { outbox, store, .. } = self;
         let kept = async move {

@@ -7,21 +7,26 @@ use super::Origin;
 use super::credentials::{Credentials, Known};
 use super::limit::Limiter;
 use super::refusal::Refused;
-use crate::config::{Role, Settings};
+use crate::config::{ApiSettings, Role, Settings};
 use crate::control::desk::Operator;
 use crate::engine::address::{Address, Network};
 use crate::engine::policy::forwarded_client;
 use crate::engine::table::{NetworkTable, hash_key};
-use axum::http::{HeaderMap, Method, Request, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use std::hash::{BuildHasher as _, RandomState};
-use std::net::Ipv4Addr;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use url::Url;
 
+/// Whoever comes over a unix socket.
+pub(super) const THIS_MACHINE: Address = Address::LOCALHOST;
+
 /// What the settings say about who may ask. New settings make a new one.
 #[derive(Debug)]
 pub(super) struct Access {
+    /// What it was made of, to see what has changed.
+    settings: ApiSettings,
+    trusted_proxies: Vec<Network>,
     allowed: Vec<Network>,
     trusted: NetworkTable<()>,
     /// Requests a minute; `None`: as many as anybody likes.
@@ -40,6 +45,11 @@ pub(super) struct Caller {
 }
 
 impl Caller {
+    /// Whether he may do more than look.
+    pub fn may_change(&self) -> bool {
+        self.known.as_ref().is_none_or(|known| known.role == Role::Admin)
+    }
+
     /// The operator. Who has not proved his name is called as he says, else by the way he came.
     pub fn operator(&self, says: Option<&str>) -> Operator {
         let says = says.map(str::trim).filter(|says| !says.is_empty());
@@ -56,6 +66,8 @@ impl Access {
         }
         let limit = &settings.api.rate_limiting;
         Access {
+            settings: settings.api.clone(),
+            trusted_proxies: settings.nginx.trusted_proxies.clone(),
             allowed: settings.api.allowed_ips.clone(),
             trusted,
             limit: limit.enabled.then_some(limit.requests_per_minute),
@@ -64,8 +76,21 @@ impl Access {
         }
     }
 
+    /// Whether another one says the same.
+    pub fn is_like(&self, other: &Access) -> bool {
+        self.settings == other.settings && self.trusted_proxies == other.trusted_proxies
+    }
+
+    pub fn is_enabled(&self) -> bool {
+        self.settings.enabled
+    }
+
     pub fn allowed_count(&self) -> usize {
         self.allowed.len()
+    }
+
+    pub fn tokens_count(&self) -> usize {
+        self.settings.tokens.len()
     }
 
     pub fn limit(&self) -> Option<u32> {
@@ -90,14 +115,22 @@ impl Access {
     /// # Errors
     ///
     /// If he may not.
-    pub async fn admit<B>(&self, request: &Request<B>, limiter: &Mutex<Limiter>) -> Result<Caller, Refused> {
-        let peer = match request.extensions().get() {
+    pub async fn admit(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        origin: Option<Origin>,
+        limiter: &Mutex<Limiter>,
+    ) -> Result<Caller, Refused> {
+        let peer = match origin {
             Some(Origin::Socket) => return Ok(Caller { known: None, channel: "socket", peer: None }),
-            Some(Origin::Peer(peer)) => peer.unwrap_or(Address::from(Ipv4Addr::LOCALHOST)),
+            Some(Origin::Peer(peer)) => peer.unwrap_or(THIS_MACHINE),
             // Whoever serves connections says so. If it was forgotten, nobody is let in by it.
             None => return Err(Refused::new(StatusCode::FORBIDDEN, "where the request comes from is not known")),
         };
-        let headers = request.headers();
+        if !self.settings.enabled {
+            return Err(Refused::new(StatusCode::NOT_FOUND, "the API is switched off; see api.enabled"));
+        }
         let client = self.client(peer, headers)?;
         if !self.allows(client) {
             return Err(Refused::new(StatusCode::FORBIDDEN, "may not use the API; see api.allowed_ips").about(client));
@@ -110,9 +143,9 @@ impl Access {
                 Refused::new(StatusCode::TOO_MANY_REQUESTS, message).about(client).again_in(seconds.max(1))
             })?;
         }
-        refuse_strange_browsers(request.method(), headers, !self.credentials.is_empty())?;
+        refuse_strange_browsers(method, headers, !self.credentials.is_empty())?;
         let known = self.identify(headers).await?;
-        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        let reads = matches!(*method, Method::GET | Method::HEAD);
         if !reads && known.as_ref().is_some_and(|known| known.role == Role::Read) {
             return Err(Refused::new(StatusCode::FORBIDDEN, "this user may look, but change nothing"));
         }

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde::de::value::{Error as ValueError, MapDeserializer};
 use serde_json::Value;
+use std::fmt;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -90,6 +91,12 @@ pub struct Subject {
     pub network: Network,
     /// It was written as one address, which may stand for its client.
     pub is_address: bool,
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.network.fmt(f)
+    }
 }
 
 impl Subject {

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{IntoResponses, ToSchema};
 
 /// Why a request is refused.
 #[derive(Debug)]
@@ -105,4 +105,70 @@ impl IntoResponse for Refused {
         }
         response
     }
+}
+
+/// What may be answered to a question instead.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "the words for the document")]
+pub(super) enum QuestionRefusals {
+    /// What was sent is wrong, and how.
+    #[response(status = 400)]
+    Wrong(Refusing),
+    /// Nobody who is known.
+    #[response(status = 401)]
+    Unknown(Refusing),
+    /// May not do that, or not from there.
+    #[response(status = 403)]
+    Forbidden(Refusing),
+    /// There is no such thing, or the API is switched off.
+    #[response(status = 404)]
+    NotFound(Refusing),
+    /// Not by this method.
+    #[response(status = 405)]
+    NotAllowed(Refusing),
+    /// Too many requests; `Retry-After` says when there may be another.
+    #[response(status = 429)]
+    TooMany(Refusing),
+    /// It cannot be done now.
+    #[response(status = 503)]
+    Unavailable(Refusing),
+}
+
+/// What may be answered to an order instead.
+#[derive(IntoResponses)]
+#[expect(dead_code, reason = "the words for the document")]
+pub(super) enum OrderRefusals {
+    /// What was sent is wrong, and how.
+    #[response(status = 400)]
+    Wrong(Refusing),
+    /// Nobody who is known.
+    #[response(status = 401)]
+    Unknown(Refusing),
+    /// May not do that, or not from there.
+    #[response(status = 403)]
+    Forbidden(Refusing),
+    /// There is no such thing, or the API is switched off.
+    #[response(status = 404)]
+    NotFound(Refusing),
+    /// Not by this method.
+    #[response(status = 405)]
+    NotAllowed(Refusing),
+    /// The body took too long to arrive.
+    #[response(status = 408)]
+    Late(Refusing),
+    /// It contradicts something: the whitelist, a wider entry, the configuration file.
+    #[response(status = 409)]
+    Conflict(Refusing),
+    /// The body is too long.
+    #[response(status = 413)]
+    TooLong(Refusing),
+    /// The body says that it is something else than JSON.
+    #[response(status = 415)]
+    NotJson(Refusing),
+    /// Too many requests; `Retry-After` says when there may be another.
+    #[response(status = 429)]
+    TooMany(Refusing),
+    /// It cannot be done now.
+    #[response(status = 503)]
+    Unavailable(Refusing),
 }
