@@ -307,7 +307,7 @@ impl Reach {
             body.extend(given.map(|(key, value)| (key.clone(), value.clone())));
             match remote.ask(method, path, Some(&Value::Object(body))) {
                 Ok(answer) => self.show(&answer, message),
-                Err(RemoteFault::Refused(_, why)) => {
+                Err(RemoteFault::Refused(why)) => {
                     eprintln!("mailfail2ban: {why}");
                     status = super::EXIT_RUN_TIME;
                 }

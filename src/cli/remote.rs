@@ -32,8 +32,8 @@ pub enum RemoteFault {
     Configuration(config::Faults),
     /// The answer ended early, or is none.
     Broken(String),
-    /// The server says no: the status, and its words.
-    Refused(u16, String),
+    /// The server says no, in its words.
+    Refused(String),
 }
 
 impl fmt::Display for RemoteFault {
@@ -50,7 +50,7 @@ impl fmt::Display for RemoteFault {
             ),
             RemoteFault::Configuration(faults) => faults.fmt(f),
             RemoteFault::Broken(what) => write!(f, "the server's answer cannot be read: {what}"),
-            RemoteFault::Refused(_, message) => f.write_str(message),
+            RemoteFault::Refused(message) => f.write_str(message),
         }
     }
 }
@@ -93,13 +93,10 @@ impl Remote {
         let message =
             value.get("message").and_then(Value::as_str).unwrap_or("the server refuses, and does not say why");
         let about = value.get("ip_address").and_then(Value::as_str).filter(|about| !message.contains(*about));
-        Err(RemoteFault::Refused(
-            status,
-            match about {
-                Some(about) => format!("{about}: {message}"),
-                None => message.to_owned(),
-            },
-        ))
+        Err(RemoteFault::Refused(match about {
+            Some(about) => format!("{about}: {message}"),
+            None => message.to_owned(),
+        }))
     }
 
     /// Listens to events, and gives each to `hear` with its name, until that says no or the server ends.
@@ -110,7 +107,7 @@ impl Remote {
     pub fn listen(&self, mut hear: impl FnMut(&str, &str) -> bool) -> Result<(), RemoteFault> {
         let (status, answer) = self.send("GET", "/api/events", None, None)?;
         if status >= 400 {
-            return Err(RemoteFault::Refused(status, format!("the server refuses with status {status}")));
+            return Err(RemoteFault::Refused(format!("the server refuses with status {status}")));
         }
         let mut name = String::new();
         for line in answer.lines() {

@@ -40,8 +40,6 @@ pub struct Operator {
 pub enum Refusal {
     /// The client is on the whitelist, by this entry.
     Allowed(Network),
-    /// There is none.
-    NotFound(String),
     /// It is so already, or contradicts something.
     Conflict(String),
     /// It cannot be done now.
@@ -57,7 +55,7 @@ impl fmt::Display for Refusal {
                     "is on the whitelist (entry {entry}), and nobody on it is ever denied; remove that entry first"
                 )
             }
-            Refusal::NotFound(why) | Refusal::Conflict(why) | Refusal::Unavailable(why) => f.write_str(why),
+            Refusal::Conflict(why) | Refusal::Unavailable(why) => f.write_str(why),
         }
     }
 }
@@ -91,17 +89,6 @@ pub struct Banned {
     pub offences: u32,
     /// It was banned already for as long or longer, and stays so.
     pub already: bool,
-}
-
-/// What an unban ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unbanned {
-    /// Temporary bans that ended.
-    pub bans: u64,
-    /// Entries of the blacklist that are gone.
-    pub entries: u64,
-    /// What denies it still, because it is wider than what was asked about: a ban's network, or a blacklist's.
-    pub still_denied_by: Option<Network>,
 }
 
 /// A page of the bans in force.

@@ -8,6 +8,7 @@ use super::desk::{BanPage, BanShown, Banned, Evidence, Inspection, Refusal};
 use super::store::{Said, Wall};
 use crate::engine::address::{Address, Network};
 use crate::engine::ban::client_of;
+use crate::engine::evidence::LINES;
 use crate::engine::policy::Policy;
 use crate::engine::survey::{Listed, Survey};
 use crate::engine::table::NetworkTable;
@@ -161,6 +162,8 @@ fn inspection(address: Address, knowledge: &[Knowledge], policy: &Policy, wall: 
     bans.sort_by_key(|listed| std::cmp::Reverse(listed.client.len()));
     let mut evidence: Vec<_> = knowledge.iter().flat_map(|of| &of.evidence).collect();
     evidence.sort_by_key(|kept| std::cmp::Reverse(kept.at));
+    // Each shard keeps as many of what it received itself.
+    evidence.truncate(LINES);
     Inspection {
         address,
         client: client_of(address, &policy.rules),

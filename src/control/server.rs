@@ -739,7 +739,8 @@ impl Server {
                 let at = self.wall.at(self.wall.now());
                 self.desk.say(Happening::List { at, list, entry, added, by });
             }
-            drop(answer.send(()));
+            // Whoever waited may have gone.
+            let _ = answer.send(());
         }
         self.awaiting.retain(|wish| !wish.answer.is_closed());
         for (number, answer) in self.reloaded.extract_if(.., |(number, _)| *number <= policy.number) {

@@ -9,7 +9,6 @@ use axum::http::{HeaderMap, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde::de::value::{Error as ValueError, MapDeserializer};
 use serde_json::Value;
 use std::fmt;
 use std::time::Duration;
@@ -81,8 +80,7 @@ fn refuse_other_formats(headers: &HeaderMap) -> Result<(), Refused> {
 ///
 /// If a key is not known, or comes twice.
 pub fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Refused> {
-    let pairs = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
-    T::deserialize(MapDeserializer::<_, ValueError>::new(pairs)).map_err(|why| Refused::wrong(why.to_string()))
+    serde_urlencoded::from_str(uri.query().unwrap_or_default()).map_err(|why| Refused::wrong(why.to_string()))
 }
 
 /// Who is meant: an address, or a network.

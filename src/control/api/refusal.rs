@@ -78,7 +78,6 @@ impl From<Refusal> for Refused {
         let message = refusal.to_string();
         match refusal {
             Refusal::Allowed(_) | Refusal::Conflict(_) => Refused::new(StatusCode::CONFLICT, message),
-            Refusal::NotFound(_) => Refused::new(StatusCode::NOT_FOUND, message),
             Refusal::Unavailable(_) => Refused::new(StatusCode::SERVICE_UNAVAILABLE, message).again_in(1),
         }
     }

@@ -34,6 +34,10 @@ const HEAD: Duration = Duration::from_secs(10);
 /// How long a peer may take nothing of what is written to it.
 const WRITE: Duration = Duration::from_secs(10);
 
+/// How long a peer may go on talking after the last answer, and how much, in bytes.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES_MAX: usize = 1 << 20;
+
 /// Longest head of a request, in bytes.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
@@ -186,7 +190,7 @@ impl Api {
         let Some(place) = self.places().take(origin, self.welcomes(origin)) else { return };
         let api = self.clone();
         tokio::spawn(async move {
-            let stream = TokioIo::new(Patient { stream, waits: None });
+            let stream = TokioIo::new(Patient { stream, waits: None, lingers: None });
             let answer = service_fn(|mut request: Request<Incoming>| {
                 request.extensions_mut().insert(origin);
                 let router = api.router().clone();
@@ -212,11 +216,14 @@ impl Api {
     }
 }
 
-/// A stream whose peer has to take what is written to it in time.
+/// A stream whose peer has to take what is written to it in time, and that does not end before the peer has it: were
+/// it closed with something unread, the kernel would throw the answer away.
 struct Patient<S> {
     stream: S,
     /// Since the last write that was not taken.
     waits: Option<Pin<Box<Sleep>>>,
+    /// Since the last word was said, and how much of what the peer goes on to say is still passed over.
+    lingers: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
 impl<S> Patient<S> {
@@ -231,13 +238,30 @@ impl<S> Patient<S> {
     }
 }
 
+impl<S: AsyncRead + Unpin> Patient<S> {
+    /// Passes over what the peer still says, until it is done, or has had its time.
+    fn linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (time, left) = self.lingers.get_or_insert_with(|| (Box::pin(sleep(LINGER)), LINGER_BYTES_MAX));
+        let mut scratch = [0; 4096];
+        while *left > 0 {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => *left = left.saturating_sub(buffer.filled().len()),
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return time.as_mut().poll(cx),
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let wrote = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.waited(cx, wrote)
@@ -249,7 +273,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.waited(cx, shut)
+        if self.lingers.is_none() {
+            let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
+            ready!(self.waited(cx, shut))?;
+        }
+        self.linger(cx).map(Ok)
     }
 }

@@ -1768,8 +1768,8 @@ function drawExplanation(about) {
       'Add to the whitelist',
       () =>
         attempt(control, error, async () => {
-          await ask('POST', 'whitelist', { ip_address: about.address, reason: 'from the dashboard' });
-          await done(`${about.address} is on the whitelist, and in force.`);
+          await ask('POST', 'whitelist', { ip_address: about.ip_address, reason: 'from the dashboard' });
+          await done(`${about.ip_address} is on the whitelist, and in force.`);
         }),
       'whitelist-it',
     );
@@ -1780,7 +1780,7 @@ function drawExplanation(about) {
       button(
         'Ban …',
         () => {
-          $('ban-address').value = about.address;
+          $('ban-address').value = about.ip_address;
           focusOn = $('ban-duration');
           location.hash = '#bans';
         },
