@@ -861,7 +861,8 @@ fn faults_of_the_api_are_named_without_secrets() {
         report("", &[("FAIL2BAN_API_BASIC_AUTH_USERS", "hunter2")]).join("\n"),
         "- FAIL2BAN_API_BASIC_AUTH_USERS: expected users with their passwords, like {alice: '…'}, found a text"
     );
-    let warned = warnings(&good("api:\n  allowed_ips: [127.0.0.1, '::1', 10.0.0.0/8]\n  basic_auth:\n    username: a\n"));
+    let warned =
+        warnings(&good("api:\n  allowed_ips: [127.0.0.1, '::1', 10.0.0.0/8]\n  basic_auth:\n    username: a\n"));
     assert_eq!(
         warned,
         [

@@ -247,6 +247,30 @@ fn it_fits_every_screen_by_day_and_by_night() {
     server.stop();
 }
 
+#[test]
+fn who_may_only_look_is_shown_no_orders() {
+    let Some(browser) = Browser::start() else { return };
+    let users = "{enabled: true, username: ada, password: secret, users: {bob: {password: builder, role: read}}}";
+    let server = Server::start(Config::new().set("api.basic_auth", users).set("ban.blacklist", "[192.0.2.66]"));
+    server.fail(CLIENT, 5);
+    server.wait_for_status(CLIENT, 403);
+    for (user, may_change) in [("bob:builder", false), ("ada:secret", true)] {
+        browser.open(&format!("http://{user}@{}/", server.config.nginx));
+        browser.open(&page(&server));
+        browser.wait_for("document.querySelector('#health[data-state=good]')");
+        let looks_only = "document.body.classList.contains('looks-only')";
+        browser.wait_for(&format!("{looks_only} === {}", !may_change));
+        show(&browser, "bans");
+        browser.wait_for_text(&row_of(CLIENT), CLIENT);
+        let shown =
+            |selector: &str| browser.run(&format!("return document.querySelector(\"{selector}\").checkVisibility()"));
+        for selector in ["#ban-box", "#purge", &format!("{} .unban", row_of(CLIENT))] {
+            assert_eq!(shown(selector), may_change, "{user}: {selector}");
+        }
+    }
+    server.stop();
+}
+
 /// Nothing is wider than the screen.
 #[track_caller]
 fn assert_no_sideways(browser: &Browser, what: &str) {

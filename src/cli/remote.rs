@@ -32,6 +32,8 @@ pub enum RemoteFault {
     Configuration(config::Faults),
     /// The answer ended early, or is none.
     Broken(String),
+    /// A stream of events has ended.
+    Ended,
     /// The server says no, in its words.
     Refused(String),
 }
@@ -50,6 +52,9 @@ impl fmt::Display for RemoteFault {
             ),
             RemoteFault::Configuration(faults) => faults.fmt(f),
             RemoteFault::Broken(what) => write!(f, "the server's answer cannot be read: {what}"),
+            RemoteFault::Ended => {
+                f.write_str("the server has ended the stream, because it ends or its settings changed")
+            }
             RemoteFault::Refused(message) => f.write_str(message),
         }
     }
@@ -120,7 +125,7 @@ impl Remote {
                 return Ok(());
             }
         }
-        Ok(())
+        Err(RemoteFault::Ended)
     }
 
     fn send(

@@ -50,6 +50,11 @@ impl Table {
     }
 }
 
+/// Whether a character turns what follows it round, so that one reads something else than what is there (UAX #9 §2).
+fn is_turning(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// A value as a text of one line.
 pub fn plain(value: &Value) -> String {
     let text = match value {
@@ -57,7 +62,7 @@ pub fn plain(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if c.is_control() || is_turning(c) { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -18,8 +18,8 @@ use crate::engine::policy::Policy;
 use crate::engine::survey::{Listed, Survey};
 use crate::engine::table::{HashKey, hash_key};
 use crate::shard::{
-    Addresses, Bell, Clock, Command, Endpoint, Event, Keys, Opened, Plan, Report, Service, Shards, SocketFile, Visitor, Wish,
-    available_cores, open, raise_limits, start, step_back,
+    Addresses, Bell, Clock, Command, Endpoint, Event, Keys, Opened, Plan, Report, Service, Shards, SocketFile, Visitor,
+    Wish, available_cores, open, raise_limits, start, step_back,
 };
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};

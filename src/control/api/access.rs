@@ -258,10 +258,13 @@ mod tests {
 
     #[test]
     fn names_that_nobody_outside_can_own() {
-        for host in ["localhost", "localhost:8888", "127.0.0.1:8888", "[::1]", "mail-1:8888", "192.0.2.1", "[2001:db8::1]:80"] {
+        for host in
+            ["localhost", "localhost:8888", "127.0.0.1:8888", "[::1]", "mail-1:8888", "192.0.2.1", "[2001:db8::1]:80"]
+        {
             assert!(is_ours(host), "{host}");
         }
-        for host in ["evil.example", "localhost.", "127.0.0.1.evil.example", "a.b:8888", "", ":8888", "a@b.example", "?", "a b"]
+        for host in
+            ["evil.example", "localhost.", "127.0.0.1.evil.example", "a.b:8888", "", ":8888", "a@b.example", "?", "a b"]
         {
             assert!(!is_ours(host), "{host}");
         }

@@ -83,7 +83,8 @@ pub(super) fn router() -> Router<Office> {
 fn file(name: &str) -> Response {
     match utoipa_swagger_ui::serve(name, Arc::clone(&UI)) {
         Ok(Some(file)) => {
-            let headers = [(header::CONTENT_TYPE, file.content_type.as_str()), (header::CONTENT_SECURITY_POLICY, POLICY)];
+            let headers =
+                [(header::CONTENT_TYPE, file.content_type.as_str()), (header::CONTENT_SECURITY_POLICY, POLICY)];
             (headers, file.bytes.into_owned()).into_response()
         }
         Ok(None) => Refused::new(StatusCode::NOT_FOUND, "there is no such file").into_response(),

@@ -42,7 +42,8 @@ pub(super) async fn events(State(office): State<Office>) -> Response {
         }
     };
     let told = unfold(happenings, next).take_until(Box::pin(over));
-    let mut response = Sse::new(told).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("still here")).into_response();
+    let mut response =
+        Sse::new(told).keep_alive(KeepAlive::new().interval(KEEP_ALIVE).text("still here")).into_response();
     // nginx would wait for more before it passes anything on.
     response.headers_mut().insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     response
@@ -108,9 +109,7 @@ fn told(happening: &Happening) -> (&'static str, Value) {
                 "created_by": by,
             }),
         ),
-        Happening::Database { at, connected } => {
-            ("database", json!({"at": print_wall(*at), "connected": connected}))
-        }
+        Happening::Database { at, connected } => ("database", json!({"at": print_wall(*at), "connected": connected})),
         Happening::Sample(sample) => ("sample", json!(SampleItem::from(sample))),
     }
 }

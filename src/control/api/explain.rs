@@ -55,11 +55,9 @@ impl Office {
         // If it cannot be read now, the entries count all the same.
         let mut written = self.clerk.covering(list, address).await.unwrap_or_default();
         let of = |entry: &Entry, network: &Network| Network::parse(entry.address.trim()).is_ok_and(|is| is == *network);
-        let described = in_force.iter().map(|network| {
-            match written.iter().position(|entry| of(entry, network)) {
-                Some(at) => ListItem::from(written.remove(at)),
-                None => ListItem::bare(network.to_string()),
-            }
+        let described = in_force.iter().map(|network| match written.iter().position(|entry| of(entry, network)) {
+            Some(at) => ListItem::from(written.remove(at)),
+            None => ListItem::bare(network.to_string()),
         });
         described.collect()
     }

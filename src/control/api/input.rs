@@ -131,7 +131,8 @@ pub fn address(key: &str, text: &str) -> Result<Address, Refused> {
     let text = text.trim();
     Address::parse(text.as_bytes()).ok_or_else(|| {
         let shown: String = text.chars().take(100).collect();
-        Refused::wrong(format!("{key}: {shown:?} is not an address: write it like 192.0.2.1 or 2001:db8::1")).about(shown)
+        Refused::wrong(format!("{key}: {shown:?} is not an address: write it like 192.0.2.1 or 2001:db8::1"))
+            .about(shown)
     })
 }
 
@@ -163,7 +164,8 @@ pub fn limit(text: Option<&str>, max: usize) -> Result<usize, Refused> {
 
 /// Reads where a page begins, the value of `key`.
 pub fn place(key: &str, text: Option<&str>) -> Result<Option<i64>, Refused> {
-    let read = |text: &str| text.parse().map_err(|_| Refused::wrong(format!("{key}: expected what the last page gave")));
+    let read =
+        |text: &str| text.parse().map_err(|_| Refused::wrong(format!("{key}: expected what the last page gave")));
     text.map(read).transpose()
 }
 

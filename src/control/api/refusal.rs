@@ -88,9 +88,11 @@ impl From<EditFault> for Refused {
         let message = fault.to_string();
         match fault {
             EditFault::InFile(_) | EditFault::TooMany(_) => Refused::new(StatusCode::CONFLICT, message),
-            EditFault::Away(_) | EditFault::Refused(_) | EditFault::Unwritable(_) | EditFault::Busy | EditFault::Ending => {
-                Refused::new(StatusCode::SERVICE_UNAVAILABLE, message).again_in(1)
-            }
+            EditFault::Away(_)
+            | EditFault::Refused(_)
+            | EditFault::Unwritable(_)
+            | EditFault::Busy
+            | EditFault::Ending => Refused::new(StatusCode::SERVICE_UNAVAILABLE, message).again_in(1),
         }
     }
 }

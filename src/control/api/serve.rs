@@ -246,7 +246,9 @@ impl<S: AsyncRead + Unpin> Patient<S> {
         while *left > 0 {
             let mut buffer = ReadBuf::new(&mut scratch);
             match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
-                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => *left = left.saturating_sub(buffer.filled().len()),
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    *left = left.saturating_sub(buffer.filled().len())
+                }
                 Poll::Ready(_) => return Poll::Ready(()),
                 Poll::Pending => return time.as_mut().poll(cx),
             }

@@ -1015,6 +1015,8 @@ async function askStatus() {
   try {
     const status = await ask('GET', 'status');
     known.status = status;
+    if (known.refused === null && status.refused.length > 0) known.refused = status.refused;
+    document.body.classList.toggle('looks-only', !status.you.may_change);
     known.answeredAt = Date.now();
     known.statusFault = '';
     for (const shard of status.shards) {
@@ -1366,6 +1368,7 @@ $('ban').addEventListener('submit', async (event) => {
     ))
   )
     return;
+  if (isNetwork(order.ip_address)) order.force = true;
   await attempt($('ban-submit'), $('ban-error'), async () => {
     const answer = await ask('POST', 'ban', order);
     const how = order.permanent
@@ -1435,7 +1438,7 @@ function makeList(name) {
   });
   const form = el(
     'form',
-    { class: 'fields', id: id('form'), 'aria-label': `Add to the ${name}` },
+    { class: 'fields order', id: id('form'), 'aria-label': `Add to the ${name}` },
     el('div', { class: 'field wide' }, el('label', { for: id('address') }, 'Address or network'), address),
     el('div', { class: 'field wide' }, el('label', { for: id('reason') }, 'Reason'), reason),
     el('div', { class: 'field do' }, add),
@@ -1590,6 +1593,8 @@ function makeList(name) {
       return;
     await attempt(add, error, async () => {
       const entry = { ip_address: what };
+      // Whoever adds a network was asked whether that is meant.
+      if (isNetwork(what)) entry.force = true;
       if (reason.value.trim() !== '') entry.reason = reason.value.trim();
       await ask('POST', name, entry);
       say(said, `${what} is on the ${name}, and in force.`);
