@@ -648,7 +648,7 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         unit: "",
         doc: "Whether the API and the page are served. The command line's own socket in `runtime.state_dir` is there \
               either way.",
-        reload: Reload::Restart,
+        reload: Reload::Live,
         place: |s| Place::Bool(&mut s.api.enabled),
     },
     Setting {

@@ -23,6 +23,7 @@ use crate::shard::{
 };
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -201,6 +202,8 @@ struct Server {
     /// What is wrong with the file, if it was refused since it was last taken.
     refused: Vec<String>,
     api: Api,
+    /// Where it has a listener of its own.
+    api_listens: Option<SocketAddr>,
     /// The control socket's name, which goes with the server.
     _control: Option<ControlFile>,
 }
@@ -245,15 +248,12 @@ impl Server {
         let mut faults = Vec::new();
         let opened = open(&addresses, shards).map_err(|more| faults.extend(more.iter().map(ToString::to_string)));
         let listener = settings.prometheus.listen_tcp().map(|address| {
-            std::net::TcpListener::bind(address)
-                .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
-                .map_err(|why| faults.push(format!("cannot listen on tcp {address}: {why}. Change prometheus.port")))
+            listen_for_operators(address).map_err(|why| faults.push(format!("{why}. Change prometheus.port")))
         });
-        let own = settings.api.listen_tcp().map(|address| {
-            std::net::TcpListener::bind(address)
-                .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
-                .map_err(|why| faults.push(format!("cannot listen on tcp {address}: {why}. Change api.port")))
-        });
+        let own = settings
+            .api
+            .listen_tcp()
+            .map(|address| listen_for_operators(address).map_err(|why| faults.push(format!("{why}. Change api.port"))));
         let control = match settings.runtime.state_dir.as_str() {
             "" => None,
             state_dir => match ControlSocket::open(Path::new(state_dir)) {
@@ -343,7 +343,8 @@ impl Server {
         if let Some(address) = settings.prometheus.listen_tcp() {
             journal::listening("prometheus", "tcp", address);
         }
-        if let Some(address) = settings.api.listen_tcp() {
+        let api_listens = settings.api.listen_tcp();
+        if let Some(address) = api_listens {
             journal::listening("api", "tcp", address);
         }
         let server = Server {
@@ -371,6 +372,7 @@ impl Server {
             history: History::default(),
             refused: Vec::new(),
             api,
+            api_listens,
             _control: control,
         };
         Ok((server, Hears { scrapes, notices, asks }))
@@ -430,6 +432,7 @@ impl Server {
                 if let Some(settings) = settings {
                     self.refused.clear();
                     self.api.adopt(&settings);
+                    self.open_api(settings.api.listen_tcp());
                     journal::settings_warnings(&self.path.display().to_string(), &settings);
                     journal::restart_needed(&config::restart_needed(&self.settings, &settings));
                     self.log.set_level(&settings.log);
@@ -459,6 +462,19 @@ impl Server {
                 let documents = Arc::new(self.status.documents());
                 self.tell(|| Command::Documents(Arc::clone(&documents)));
             }
+        }
+    }
+
+    /// Opens the API's own listener if it was off so far. One that is open stays: while the API is off, it says so.
+    fn open_api(&mut self, address: Option<SocketAddr>) {
+        let Some(address) = address.filter(|_| self.api_listens.is_none()) else { return };
+        let opened = listen_for_operators(address);
+        match opened.and_then(|listener| self.api.listen(listener).map_err(|why| why.to_string())) {
+            Ok(()) => {
+                self.api_listens = Some(address);
+                journal::listening("api", "tcp", address);
+            }
+            Err(why) => journal::remark(why),
         }
     }
 
@@ -812,6 +828,13 @@ impl Server {
             bell.wake();
         }
     }
+}
+
+/// A listener for tokio.
+fn listen_for_operators(address: SocketAddr) -> Result<std::net::TcpListener, String> {
+    std::net::TcpListener::bind(address)
+        .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
+        .map_err(|why| format!("cannot listen on tcp {address}: {why}"))
 }
 
 /// Where the settings say to listen.
