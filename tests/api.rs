@@ -4,12 +4,13 @@
 
 mod harness;
 
+use harness::databases::{DatabaseServer as _, Postgres, using};
 use harness::operator::call;
-use harness::{Config, Http, Server, failed_login_message, need, record, run_command, tool, wait_for};
+use harness::{Config, Directory, Http, Server, failed_login_message, need, record, run_command, tool, wait_for};
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::io::Read as _;
-use std::net::TcpStream;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 /// Of a client that is not the peer.
@@ -102,6 +103,13 @@ fn networks_are_banned_listed_and_unbanned() {
     assert_eq!(networks("?ip=203.0.113.9"), BTreeSet::from(["203.0.113.0/24".to_owned()]));
     assert_eq!(networks("?pattern=manual").len(), 2);
     assert_eq!(networks("?search=100.3"), BTreeSet::from(["198.51.100.3".to_owned()]));
+    let in_order = |order: &str| -> Vec<String> {
+        let listed = server.ok("GET", &format!("/api/temp-bans?sort=ip_address&order={order}"), "");
+        listed["temp_bans"].as_array().unwrap().iter().map(|one| one["ip_address"].to_string()).collect()
+    };
+    let mut descending = in_order("desc");
+    descending.reverse();
+    assert_eq!(descending, in_order("asc"));
     // Page by page, each ban once.
     let (mut seen, mut cursor) = (BTreeSet::new(), String::new());
     for pages in 1.. {
@@ -139,6 +147,8 @@ fn wrong_input_is_named() {
     for (method, path, body, status, says) in [
         ("POST", "/api/ban", "{", 400, ""),
         ("POST", "/api/ban", "[]", 400, ""),
+        ("POST", "/api/ban", r#"["192.0.2.7","1h",null,null,null,null]"#, 400, "array"),
+        ("POST", "/api/ban?duration=1h", r#"{"ip_address":"192.0.2.7"}"#, 400, "query"),
         ("POST", "/api/ban", "", 400, ""),
         ("POST", "/api/ban", r#"{"ip_address":"mail.example.org"}"#, 400, "ip_address"),
         ("POST", "/api/ban", r#"{"duration":"1h"}"#, 400, "ip_address"),
@@ -387,12 +397,146 @@ fn a_request_that_comes_in_pieces_and_after_others_is_answered() {
     server.stop();
 }
 
+/// Listens to events, and has heard that it does.
+fn listen(to: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(to).unwrap();
+    stream.set_read_timeout(Some(harness::DEADLINE)).unwrap();
+    stream.write_all(b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut heard = [0; 12];
+    stream.read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"HTTP/1.1 200");
+    stream
+}
+
+#[test]
+fn connections_have_a_bound_and_their_places_come_free() {
+    let server = Server::start(Config::new().set("api.max_connections", 3));
+    for _ in 0..2 {
+        let listeners: Vec<TcpStream> = (0..3).map(|_| listen(server.config.nginx)).collect();
+        let (status, said) = server.call("GET", "/api/status", "");
+        assert_eq!(status, 503, "{said}");
+        assert!(said["message"].as_str().unwrap().contains("api.max_connections"), "{said}");
+        // The command line has places of its own, and so have proxies.
+        assert_eq!(server.operate(&["status"]).status.code(), Some(0));
+        assert_eq!(server.status(CLIENT), 200);
+        drop(listeners);
+        // That somebody has gone shows when he is told something.
+        wait_for("a place", || (server.call("GET", "/api/status", "").0 == 200).then_some(()));
+    }
+    server.stop();
+}
+
+#[test]
+fn edits_of_one_entry_at_once_are_all_answered() {
+    let server = Server::start(Config::new().set("api.rate_limiting", "{enabled: false}"));
+    let to = server.config.nginx;
+    std::thread::scope(|scope| {
+        for n in 0..4 {
+            scope.spawn(move || {
+                for _ in 0..10 {
+                    let method = if n % 2 == 0 { "POST" } else { "DELETE" };
+                    let begun = Instant::now();
+                    let (answer, said) = call(to, method, "/api/blacklist", &[], r#"{"ip_address":"192.0.2.7"}"#);
+                    let status = answer.status;
+                    assert!(status == 200 || status == 404 && method == "DELETE", "{method}: {status} {said}");
+                    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+                }
+            });
+        }
+    });
+    server.stop();
+}
+
+#[test]
+fn an_order_at_the_end_is_written_down_if_it_was_carried_out() {
+    let state = Directory::new();
+    let config = || {
+        let state = state.0.join("state");
+        Config::new().set("runtime.state_dir", state.display()).set("api.rate_limiting", "{enabled: false}")
+    };
+    for round in 0..6_u64 {
+        let server = Server::start(config());
+        let (to, entry) = (server.config.nginx, format!("192.0.2.{round}"));
+        let body = format!(r#"{{"ip_address":"{entry}"}}"#);
+        let length = body.len();
+        let mut http = Http::connect(to).unwrap();
+        let head = "POST /api/blacklist HTTP/1.1\r\nHost: localhost\r\nContent-Length:";
+        http.send(format!("{head} {length}\r\n\r\n{body}").as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_micros(500 * round));
+        server.stop();
+        let answered = http.answer().map(|answer| answer.status);
+        let server = Server::start(config());
+        let (_, listed) = server.call("GET", &format!("/api/blacklist?search={entry}"), "");
+        let (_, audit) = server.call("GET", &format!("/api/audit?search={entry}"), "");
+        let (listed, noted) = (listed["count"].as_u64().unwrap(), audit["audit"].as_array().unwrap().len());
+        assert_eq!(listed, noted as u64, "round {round}, answered {answered:?}: {audit}");
+        server.stop();
+    }
+}
+
+#[test]
+fn whoever_says_no_more_is_answered_all_the_same() {
+    let server = Server::start(Config::new());
+    let mut stream = TcpStream::connect(server.config.nginx).unwrap();
+    stream.set_read_timeout(Some(harness::DEADLINE)).unwrap();
+    stream.write_all(b"GET /api/status HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.0 200") && answer.ends_with('}'), "{answer}");
+    server.stop();
+}
+
+#[test]
+fn behind_a_proxy_that_is_not_named_nobody_is_an_administrator() {
+    let server = Server::start(Config::new());
+    let forwarded = [("X-Forwarded-For", "203.0.113.9")];
+    let ban = r#"{"ip_address":"192.0.2.7","duration":"1h"}"#;
+    let (answer, said) = call(server.config.nginx, "POST", "/api/ban", &forwarded, ban);
+    assert_eq!(answer.status, 403, "{said}");
+    assert!(said["message"].as_str().unwrap().contains("nginx.trusted_proxies"), "{said}");
+    assert_eq!(server.status(CLIENT), 200);
+    // Otherwise the field says nothing at all.
+    assert_eq!(call(server.config.nginx, "GET", "/api/temp-bans", &forwarded, "").0.status, 200);
+    server.stop();
+}
+
+#[test]
+fn bans_end_while_the_database_is_away() {
+    let Some(mut database) = Postgres::start() else { return };
+    let server = Server::start(using(&database).set("api.rate_limiting", "{enabled: false}"));
+    server.ok("POST", "/api/ban", r#"{"ip_address":"192.0.2.7","duration":"1h"}"#);
+    server.ok("POST", "/api/blacklist", r#"{"ip_address":"192.0.2.8"}"#);
+    server.ok("POST", "/api/ban", r#"{"ip_address":"192.0.2.8","duration":"1h"}"#);
+    database.stop();
+    let unbanned = server.ok("POST", "/api/unban", r#"{"ip_address":"192.0.2.7"}"#);
+    assert_eq!((server.status(CLIENT), &unbanned["bans"]), (200, &1.into()), "{unbanned}");
+    let unbanned = server.ok("POST", "/api/unban", r#"{"ip_address":"192.0.2.8"}"#);
+    assert_eq!(unbanned["still_denied_by"], "192.0.2.8", "{unbanned}");
+    assert!(unbanned["message"].as_str().unwrap().contains("database is away"), "{unbanned}");
+    server.stop();
+}
+
+#[test]
+fn who_ended_many_bans_at_once_is_written_down() {
+    let server = Server::start(Config::new());
+    server.ok("POST", "/api/ban", r#"{"ip_address":"192.0.2.7","duration":"1h"}"#);
+    server.ok("POST", "/api/purge-bans", r#"{"created_by":"ada"}"#);
+    let history = wait_for("its end to be in the state", || {
+        let explained = server.ok("GET", &format!("/api/explain?ip={CLIENT}"), "");
+        let last = explained["history"][0].clone();
+        (last["lifted_reason"] == "unbanned").then_some(last)
+    });
+    assert_eq!(history["lifted_by"], "ada", "{history}");
+    server.stop();
+}
+
 #[test]
 fn events_are_told_as_they_happen() {
     let server = Server::start(Config::new());
     let mut stream = TcpStream::connect(server.config.nginx).unwrap();
     stream.set_read_timeout(Some(harness::DEADLINE)).unwrap();
-    std::io::Write::write_all(&mut stream, b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    stream.write_all(b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     let mut heard = String::new();
     let mut hear = |what: &str| {
         let begun = Instant::now();

@@ -6,7 +6,8 @@
 mod harness;
 
 use harness::operator::call;
-use harness::{Config, Server};
+use harness::peers::Program;
+use harness::{Config, Server, run_command};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -65,5 +66,53 @@ fn the_interactive_description_is_served_whole() {
     assert!(loaded >= 3, "{}", page.body);
     assert!(get("/api/docs/swagger-initializer.js").body.contains("../openapi.json"));
     assert_eq!(get("/api/docs/nothing.js").status, 404);
+    server.stop();
+}
+
+/// What schemathesis is told beyond the document, which cannot say it: large networks need `force`, a ban has a shortest
+/// and a longest duration, and the client of a DELETE stands in the query or in the body, but not in both.
+const BEYOND: &str = r#"
+[cache]
+enabled = false
+[warnings]
+fail-on = ["unresolvable_reference"]
+[[operations]]
+include-method = ["POST", "DELETE"]
+checks.positive_data_acceptance.expected-statuses = ["2xx", 400, 404, 409]
+"#;
+
+#[test]
+fn the_description_is_one() {
+    let Some(python) = Program::module("openapi_spec_validator/__main__.py") else { return };
+    let mut command = python.command();
+    command.args(["-m", "openapi_spec_validator"]).arg(committed());
+    let output = run_command(command, b"");
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn the_server_answers_as_the_description_says() {
+    let Some(python) = Program::module("schemathesis/cli/__main__.py") else { return };
+    let server = Server::start(Config::new().set("api.rate_limiting", "{enabled: false}"));
+    let directory = server.directory.0.join("schemathesis");
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::write(directory.join("beyond.toml"), BEYOND).unwrap();
+    let mut command = python.command();
+    command
+        .args(["-m", "schemathesis.cli", "--config-file", "beyond.toml", "run"])
+        .arg(format!("http://{}/api/openapi.json", server.config.nginx))
+        // The stream of events has no end; the others need what this document has not: owners and links.
+        .args(["--exclude-path", "/api/events", "--checks", "all"])
+        .args(["--exclude-checks", "object_level_authorization,use_after_free,ensure_resource_availability"])
+        .args(["--max-examples", "40", "--seed", "1", "--generation-database", "none", "--continue-on-failure"])
+        .args(["--output-sanitize", "false", "--request-timeout", "10", "--no-color"])
+        .current_dir(&directory)
+        .env("HYPOTHESIS_STORAGE_DIRECTORY", directory.join("hypothesis"))
+        .env("NO_PROXY", "*");
+    let output = run_command(command, b"");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("passed"), "{said}");
+    assert_eq!(server.call("GET", "/health", "").0, 200);
     server.stop();
 }

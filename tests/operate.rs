@@ -131,6 +131,7 @@ fn lists_are_changed_and_the_file_is_read_again() {
     });
     let said = server.refused(1, &["reload", "--socket", socket.to_str().unwrap()]);
     assert!(said.contains("refused") && said.contains("2 faults"), "{said}");
+    assert!(said.contains("nobody") && said.contains("198.51.100.999"), "{said}");
     assert_eq!(server.status("198.51.100.1"), 403, "what was in force stays");
     server.stop();
 }

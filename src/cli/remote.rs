@@ -2,6 +2,7 @@
 //!
 //! One request a connection, as HTTP/1.0: the answer ends where the connection does, also that of a stream of events.
 
+use super::table::plain;
 use crate::config;
 use crate::control::CONTROL_SOCKET;
 use serde_json::Value;
@@ -98,10 +99,17 @@ impl Remote {
         let message =
             value.get("message").and_then(Value::as_str).unwrap_or("the server refuses, and does not say why");
         let about = value.get("ip_address").and_then(Value::as_str).filter(|about| !message.contains(*about));
-        Err(RemoteFault::Refused(match about {
+        // Part of it may be what somebody else wrote.
+        let mut said = plain(&Value::String(match about {
             Some(about) => format!("{about}: {message}"),
             None => message.to_owned(),
-        }))
+        }));
+        let faults = value.get("faults").and_then(Value::as_array).into_iter().flatten();
+        for fault in faults.filter(|fault| !fault.as_str().is_some_and(|fault| message.contains(fault))) {
+            said.push('\n');
+            said.push_str(&plain(fault));
+        }
+        Err(RemoteFault::Refused(said))
     }
 
     /// Listens to events, and gives each to `hear` with its name, until that says no or the server ends.

@@ -348,7 +348,10 @@ impl Desk {
         let (answer, answered) = oneshot::channel();
         let ends = || Refusal::Unavailable("the program is ending".to_owned());
         self.asks.send(ask(answer)).await.map_err(|_| ends())?;
-        answered.await.map_err(|_| ends())
+        // Nobody answers if the program ends meanwhile, or if a shard did not do its part in time.
+        answered
+            .await
+            .map_err(|_| Refusal::Unavailable("the shards did not answer; whether it was done is not known".to_owned()))
     }
 
     /// Bans a client. Answered when every shard enforces it.
@@ -396,8 +399,8 @@ impl Desk {
     ) -> Result<(), Refusal> {
         let asked = self.ask(|answer| Ask::Await(Await { list, entry, present, by, answer }));
         match tokio::time::timeout(IN_FORCE, asked).await {
-            Ok(answered) => answered,
-            Err(_) => Err(Refusal::Unavailable("it is written, but not in force on every shard yet".to_owned())),
+            Ok(Ok(())) => Ok(()),
+            _ => Err(Refusal::Unavailable("it is written, but not in force on every shard yet".to_owned())),
         }
     }
 

@@ -7,7 +7,7 @@
 use super::desk::{BanPage, BanShown, Banned, Evidence, Inspection, Refusal};
 use super::store::{Said, Wall};
 use crate::engine::address::{Address, Network};
-use crate::engine::ban::client_of;
+use crate::engine::ban::{Act, Decision, Lift, Origin, client_of};
 use crate::engine::evidence::LINES;
 use crate::engine::policy::Policy;
 use crate::engine::survey::{Listed, Survey};
@@ -16,7 +16,12 @@ use crate::engine::verdict::Verdict;
 use crate::shard::Knowledge;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+/// How long one may take. Ending ten million bans takes a minute or two.
+const DEADLINE: Duration = Duration::from_secs(300);
 
 /// Errands at a time; who comes then waits. Each is a few commands for a shard, whose ring holds 256.
 pub const ERRANDS_MAX: usize = 32;
@@ -24,15 +29,33 @@ pub const ERRANDS_MAX: usize = 32;
 /// What is waited for, and by whom.
 #[derive(Debug)]
 pub enum Errand {
-    Ban { client: Network, ban: Option<Listed>, already: bool, answer: oneshot::Sender<Result<Banned, Refusal>> },
-    Lift { lifted: u64, answer: oneshot::Sender<u64> },
-    Survey { survey: Option<Box<Survey>>, answer: oneshot::Sender<BanPage> },
-    Inspect { address: Address, knowledge: Vec<Knowledge>, answer: oneshot::Sender<Inspection> },
+    Ban {
+        client: Network,
+        ban: Option<Listed>,
+        already: bool,
+        answer: oneshot::Sender<Result<Banned, Refusal>>,
+    },
+    /// Of some clients, or of all bans inside of `within`, or of all.
+    Lift {
+        lifted: u64,
+        within: Option<Option<Network>>,
+        answer: oneshot::Sender<u64>,
+    },
+    Survey {
+        survey: Option<Box<Survey>>,
+        answer: oneshot::Sender<BanPage>,
+    },
+    Inspect {
+        address: Address,
+        knowledge: Vec<Knowledge>,
+        answer: oneshot::Sender<Inspection>,
+    },
 }
 
 #[derive(Debug)]
 struct Open {
     errand: Errand,
+    deadline: Instant,
     /// What the operator said who ordered it.
     said: Option<Arc<Said>>,
     /// Answers that are still to come in this round.
@@ -72,9 +95,33 @@ impl Errands {
     /// Opens one that so many answers belong to. Its ticket.
     pub fn begin(&mut self, errand: Errand, said: Option<Said>, answers: usize) -> u64 {
         self.tickets += 1;
-        let open = Open { errand, said: said.map(Arc::new), left: answers, round: Round::Work };
+        let open = Open {
+            errand,
+            deadline: Instant::now() + DEADLINE,
+            said: said.map(Arc::new),
+            left: answers,
+            round: Round::Work,
+        };
         self.open.insert(self.tickets, open);
         self.tickets
+    }
+
+    /// What the operator said who has all bans ended among which this decision ends one.
+    pub fn ordered(&self, decision: &Decision) -> Option<Arc<Said>> {
+        if !matches!(decision.act, Act::Lift(Lift::Unbanned, _)) || decision.origin != Origin::Decided {
+            return None;
+        }
+        let orders = self.open.values().find(|open| match open.errand {
+            Errand::Lift { within: Some(within), .. } => within.is_none_or(|within| within.covers(decision.client)),
+            _ => false,
+        });
+        orders.and_then(|open| open.said.clone())
+    }
+
+    /// Gives up what should have been done long ago, so that it keeps nobody else waiting. The tickets.
+    pub fn overdue(&mut self) -> Vec<u64> {
+        let now = Instant::now();
+        self.open.extract_if(|_, open| open.deadline <= now).map(|(ticket, _)| ticket).collect()
     }
 
     /// What the operator said who ordered it.
@@ -125,7 +172,7 @@ pub fn answer(errand: Errand, policy: &Policy, wall: &Wall, node: &str) {
             };
             drop(answer.send(banned));
         }
-        Errand::Lift { lifted, answer } => drop(answer.send(lifted)),
+        Errand::Lift { lifted, answer, .. } => drop(answer.send(lifted)),
         Errand::Survey { survey, answer } => {
             let Some(survey) = survey else { return };
             let page = survey.finish();

@@ -145,6 +145,11 @@ pub fn state_failed(why: impl Display) {
     error!("the local state has a fault: {why}; bans go on, and what is decided is written when it can be");
 }
 
+/// A shard did not do its part.
+pub fn errand_given_up(ticket: u64) {
+    error!(ticket, "what an operator asked was not answered by every shard in time, and is given up");
+}
+
 /// The end does not wait for slow peers.
 pub fn answers_cut() {
     warn!("some who asked the API were not answered in full before the end");

@@ -195,8 +195,10 @@ struct Server {
     errands: Errands,
     /// Who waits for an entry of a list to be in force, or not to be.
     awaiting: Vec<Await>,
-    /// Who waits for the file to be read, and for the policy of that number to be in force.
-    reloads: Vec<Reload>,
+    /// Orders to read the file that were given.
+    orders: u64,
+    /// Who waits for the file to be read, by an order of that number, and for the policy of that number to be in force.
+    reloads: Vec<(u64, Reload)>,
     reloaded: Vec<(u64, Reload)>,
     history: History,
     /// What is wrong with the file, if it was refused since it was last taken.
@@ -367,6 +369,7 @@ impl Server {
             desk,
             errands: Errands::default(),
             awaiting: Vec::new(),
+            orders: 0,
             reloads: Vec::new(),
             reloaded: Vec::new(),
             history: History::default(),
@@ -393,7 +396,7 @@ impl Server {
             let deadline = self.collection.as_ref().map(|collection| collection.deadline);
             tokio::select! {
                 () = ear.rung() => bell.wake(),
-                _ = signals.hangup.recv() => self.store.reload(),
+                _ = signals.hangup.recv() => drop(self.reload()),
                 _ = signals.terminate.recv() => {
                     drop((notices, asks));
                     return self.end("SIGTERM", &ear).await;
@@ -410,6 +413,9 @@ impl Server {
                 }
                 _ = sample.tick() => self.collect(Reader::History),
                 _ = check.tick() => {
+                    for overdue in self.errands.overdue() {
+                        journal::errand_given_up(overdue);
+                    }
                     self.metrics.upkeep();
                     self.wall.check();
                     if self.shards.any_ended() {
@@ -428,8 +434,8 @@ impl Server {
     /// Does what follows from what the store says.
     fn hear(&mut self, notice: Notice) {
         match notice {
-            Notice::Policy { policy, settings } => {
-                if let Some(settings) = settings {
+            Notice::Policy { policy, read } => {
+                if let Some((number, settings)) = read {
                     self.refused.clear();
                     self.api.adopt(&settings);
                     self.open_api(settings.api.listen_tcp());
@@ -437,16 +443,17 @@ impl Server {
                     journal::restart_needed(&config::restart_needed(&self.settings, &settings));
                     self.log.set_level(&settings.log);
                     self.metrics.reloaded(true);
-                    self.reloaded.extend(self.reloads.drain(..).map(|answer| (policy.number, answer)));
+                    let answered = self.reloads.extract_if(.., |(order, _)| *order <= number);
+                    self.reloaded.extend(answered.map(|(_, answer)| (policy.number, answer)));
                 }
                 self.retired.push(std::mem::replace(&mut self.policy, Arc::clone(&policy)));
                 self.tell(|| Command::Adopt(Arc::clone(&policy)));
             }
-            Notice::Refused(faults) => {
+            Notice::Refused(number, faults) => {
                 self.metrics.reloaded(false);
                 journal::reload_refused(&faults);
                 let said: Vec<String> = faults.to_string().lines().map(str::to_owned).collect();
-                for answer in self.reloads.drain(..) {
+                for (_, answer) in self.reloads.extract_if(.., |(order, _)| *order <= number) {
                     drop(answer.send(Err(said.clone())));
                 }
                 self.refused.clone_from(&said);
@@ -478,6 +485,14 @@ impl Server {
         }
     }
 
+    /// Has the file read again. The number of the order that does it.
+    fn reload(&mut self) -> u64 {
+        if self.store.reload(self.orders + 1) {
+            self.orders += 1;
+        }
+        self.orders
+    }
+
     /// Hands decisions over to the store. Has the shards tell again what was lost when it did not keep up.
     fn hand_over(&mut self) {
         if let Some(since) = self.outbox.flush(&self.store) {
@@ -496,7 +511,10 @@ impl Server {
         for handled in 0..EVENTS_PER_TURN {
             let Some((shard, event)) = self.shards.next_event() else { return handled > 0 };
             match event {
-                Event::Decided(decision) => self.decided(shard, &decision, None),
+                Event::Decided(decision) => {
+                    let said = self.errands.ordered(&decision);
+                    self.decided(shard, &decision, said);
+                }
                 Event::Obeyed { ticket, decision, ban } => self.obeyed(shard, ticket, decision, ban),
                 Event::Lifted { ticket, lifted: more } => {
                     if let Some(Errand::Lift { lifted, .. }) = self.errands.get_mut(ticket) {
@@ -641,7 +659,7 @@ impl Server {
             }
             Ask::Lift { clients, by, answer } => {
                 let ticket = self.errands.begin(
-                    Errand::Lift { lifted: 0, answer },
+                    Errand::Lift { lifted: 0, within: None, answer },
                     Some(Said { reason: None, created_by: by }),
                     clients.len().max(1),
                 );
@@ -654,7 +672,7 @@ impl Server {
             }
             Ask::LiftWithin { within, by, answer } => {
                 let ticket = self.errands.begin(
-                    Errand::Lift { lifted: 0, answer },
+                    Errand::Lift { lifted: 0, within: Some(within), answer },
                     Some(Said { reason: None, created_by: by }),
                     shards,
                 );
@@ -680,8 +698,8 @@ impl Server {
                 self.answer_waiting();
             }
             Ask::Reload { answer } => {
-                self.reloads.push(answer);
-                self.store.reload();
+                let order = self.reload();
+                self.reloads.push((order, answer));
             }
         }
     }
@@ -767,6 +785,10 @@ impl Server {
     /// Ends in order: stop listening, finish what was received, say what was decided, stop.
     async fn end(mut self, signal: &str, ear: &Ear) -> Result<(), RunFault> {
         journal::stopping(signal);
+        // No policy will be adopted any more: nobody waits for one.
+        self.awaiting.clear();
+        self.reloads.clear();
+        self.reloaded.clear();
         let allowed = self.settings.runtime.shutdown_deadline;
         let deadline = Instant::now() + allowed;
         // Who is being answered, and waits for nothing that the shards do, is answered meanwhile.
@@ -784,6 +806,7 @@ impl Server {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         while self.take_events() && Instant::now() < last {}
+        self.errands = Errands::default();
         // What operators ordered is written down by the store, which ends after this.
         let answered = tokio::time::timeout_at(deadline.min(Instant::now() + LAST_ANSWERS), closing).await;
         if !matches!(answered, Ok(Ok(true))) {

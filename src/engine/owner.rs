@@ -390,11 +390,12 @@ impl Owner {
         let mut finished = self.windows.expire(now, rules.window, FORGOTTEN_PER_TICK_MAX);
         for forgotten in 0..FORGOTTEN_PER_TICK_MAX {
             match self.offenders.oldest() {
-                Some((client, offender))
-                    if offender.last.plus(rules.memory) <= now && offender.state != State::InForce =>
-                {
-                    self.offenders.remove(client);
-                }
+                Some((client, offender)) if offender.last.plus(rules.memory) <= now => match offender.state {
+                    // A ban longer than the memory, which only operators order. It goes to the end, or nobody behind it
+                    // would ever be forgotten, and it would be the first to go when there is no room.
+                    State::InForce => self.offenders.renew(client),
+                    _ => drop(self.offenders.remove(client)),
+                },
                 _ => break,
             }
             finished &= forgotten + 1 < FORGOTTEN_PER_TICK_MAX;
@@ -917,6 +918,34 @@ mod tests {
             panic!("{said:?}")
         };
         assert_eq!((ban.until, ban.offences), (at(3).plus(rules.duration(3)), 3));
+    }
+
+    #[test]
+    fn a_ban_longer_than_the_memory_keeps_nobody_remembered_and_keeps_its_place() {
+        let rules = BanRules { tracked_max: 4, ..rules() };
+        let mut owner = Owner::new(0, 4, hash_key(1));
+        let (mut said, nobody) = (Vec::new(), NetworkTable::new(hash_key(2)));
+        let (long, manual) = (failure(200, 1).client, (PatternId::new(9).unwrap(), Severity::new(6).unwrap()));
+        let years = Duration::from_secs(10 * 365 * 86_400);
+        assert!(owner.impose(long, manual, Some(years), at(0), &rules, &mut said));
+        let memory = rules.memory.as_secs();
+        // Others come and go, more of them than there is room for, each after the one before is forgotten.
+        for n in 1..=20 {
+            let now = at(u64::from(n) * 2 * memory);
+            let client = failure(n, 1).client;
+            assert!(owner.impose(client, manual, Some(Duration::from_secs(1)), now, &rules, &mut said));
+            let later = now.plus(rules.memory).plus(Duration::from_secs(1));
+            owner.tick(now.plus(Duration::from_secs(2)), &rules, &nobody, &mut said);
+            owner.tick(later, &rules, &nobody, &mut said);
+            assert_eq!((owner.remembered(), owner.banned()), (1, 1), "{n}");
+        }
+        assert!(owner.known(long, at(3), &rules).ban.is_some());
+        // Nor is it the first to go when there is no room.
+        let now = at(50 * memory);
+        for n in 1..=3 {
+            assert!(owner.impose(failure(n, 1).client, manual, Some(years), now, &rules, &mut said));
+        }
+        assert_eq!((owner.remembered(), owner.banned()), (4, 4));
     }
 
     #[test]

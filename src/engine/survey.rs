@@ -8,8 +8,9 @@
 use super::address::{Address, Network};
 use super::ban::Ban;
 use super::time::Time;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashSet};
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 /// Most bans on one page.
 pub const PAGE_MAX: usize = 1_000;
@@ -49,19 +50,43 @@ pub struct Question {
 pub struct Place {
     /// What the order goes by, turned round if it descends.
     key: u64,
-    client: Network,
+    /// The network as numbers in its own order; turned round as well, if that is what the order goes by.
+    network: (u8, u128, u8),
 }
 
 impl Place {
+    fn new(key: u64, client: Network) -> Place {
+        let network = match client.base() {
+            IpAddr::V4(base) => (4, u128::from(base.to_bits()), client.len()),
+            IpAddr::V6(base) => (6, base.to_bits(), client.len()),
+        };
+        Place { key, network }
+    }
+
+    fn turned_key(self) -> Place {
+        Place { key: !self.key, ..self }
+    }
+
+    fn turned_network(self) -> Place {
+        let (family, base, len) = self.network;
+        Place { network: (!family, !base, !len), ..self }
+    }
+
     /// Reads what [`Place::print`] wrote; `None` if it is not that.
     pub fn parse(text: &str) -> Option<Place> {
-        let (key, client) = text.split_once('~')?;
-        Some(Place { key: u64::from_str_radix(key, 16).ok()?, client: Network::parse(client).ok()? })
+        let mut parts = text.split('-');
+        let mut part = || parts.next().filter(|part| !part.starts_with('+'));
+        let key = u64::from_str_radix(part()?, 16).ok()?;
+        let family = u8::from_str_radix(part()?, 16).ok()?;
+        let base = u128::from_str_radix(part()?, 16).ok()?;
+        let len = u8::from_str_radix(part()?, 16).ok()?;
+        part().is_none().then_some(Place { key, network: (family, base, len) })
     }
 
     /// For whoever asks for the next page.
     pub fn print(&self) -> String {
-        format!("{:x}~{}", self.key, self.client)
+        let (family, base, len) = self.network;
+        format!("{:x}-{family:x}-{base:x}-{len:x}", self.key)
     }
 }
 
@@ -159,7 +184,12 @@ impl Survey {
             Order::Offences => u64::from(listed.ban.offences),
             Order::Severity => u64::from(listed.ban.severity.level()),
         };
-        Place { key: if self.question.descending { u64::MAX - key } else { key }, client: listed.client }
+        let place = Place::new(key, listed.client);
+        match (self.question.descending, self.question.order) {
+            (false, _) => place,
+            (true, Order::Address) => place.turned_network(),
+            (true, _) => place.turned_key(),
+        }
     }
 
     /// Takes in what another survey of the same question found among other bans.
@@ -176,11 +206,12 @@ impl Survey {
     /// The page, in its order.
     pub fn finish(self) -> Page {
         let limit = self.question.limit;
-        let mut page = self.page.into_sorted_vec();
-        // Whoever moved while the steps went by may have been seen twice.
-        page.dedup_by_key(|candidate| candidate.1.client);
+        let page = self.page.into_sorted_vec();
         let next = page.last().filter(|_| page.len() >= limit).map(|last| last.0);
-        Page { total: self.total, bans: page.into_iter().map(|candidate| candidate.1).collect(), next }
+        // Whoever moved while the steps went by may have been seen twice.
+        let mut seen = HashSet::with_capacity(page.len());
+        let bans = page.into_iter().map(|candidate| candidate.1).filter(|listed| seen.insert(listed.client)).collect();
+        Page { total: self.total, bans, next }
     }
 }
 
@@ -213,10 +244,10 @@ mod tests {
 
     #[test]
     fn a_place_is_printed_and_read() {
-        for text in ["0~10.0.0.0/8", "ffffffffffffffff~2001:db8::1"] {
+        for text in ["0-4-a000000-8", "ffffffffffffffff-6-20010db8000000000000000000000001-80"] {
             assert_eq!(Place::parse(text).unwrap().print(), text);
         }
-        for text in ["", "~", "x~10.0.0.1", "1~mail", "10.0.0.1"] {
+        for text in ["", "-", "---", "x-4-1-20", "1-4-1", "1-4-1-20-", "1-4-1-200", "1-4-+1-20", "1~10.0.0.1"] {
             assert_eq!(Place::parse(text), None, "{text}");
         }
     }
@@ -250,6 +281,9 @@ mod tests {
                 Order::Severity => u64::from(one.ban.severity.level()),
             };
             want.sort_by_key(|one| (if descending { u64::MAX - key(one) } else { key(one) }, one.client));
+            if descending && order == Order::Address {
+                want.reverse();
+            }
             let mut got = Vec::new();
             let mut after = None;
             loop {

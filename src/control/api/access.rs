@@ -18,6 +18,10 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use url::Url;
 
+/// What proxies add. Where no proxy is trusted, none of it says who asks; but it says that it is not the peer, and with the
+/// settings as they come, everybody behind a proxy on this machine would be an administrator.
+const FORWARDED: [&str; 3] = ["x-forwarded-for", "forwarded", "x-real-ip"];
+
 /// Whoever comes over a unix socket.
 pub(super) const THIS_MACHINE: Address = Address::LOCALHOST;
 
@@ -146,6 +150,11 @@ impl Access {
         refuse_strange_browsers(method, headers, !self.credentials.is_empty())?;
         let known = self.identify(headers).await?;
         let reads = matches!(*method, Method::GET | Method::HEAD);
+        if !reads && known.is_none() && client == peer && FORWARDED.iter().any(|name| headers.contains_key(*name)) {
+            let message = "a proxy sends this, and nobody says for whom: name the proxy in nginx.trusted_proxies, or \
+                           have users or tokens";
+            return Err(Refused::new(StatusCode::FORBIDDEN, message).about(client));
+        }
         if !reads && known.as_ref().is_some_and(|known| known.role == Role::Read) {
             return Err(Refused::new(StatusCode::FORBIDDEN, "this user may look, but change nothing"));
         }

@@ -4,6 +4,7 @@ use super::access::Caller;
 use super::answers::{BanDone, BanItem, BanList, Purged, UnbanDone};
 use super::input::{self, Subject};
 use super::refusal::{OrderRefusals, QuestionRefusals, Refused};
+use super::schema::{AddressOrNetwork, Author, BanDuration, BansCursor, Reason};
 use super::{Noted, Office};
 use crate::control::desk::{BanOrder, Refusal, Whom};
 use crate::control::store::NewEntry;
@@ -22,15 +23,15 @@ use utoipa::{IntoParams, ToSchema};
 #[serde(deny_unknown_fields, expecting = "a JSON object with ip_address")]
 pub(super) struct BanBody {
     /// An address, or a network. An IPv6 address stands for its network (`ban.ipv6_prefix_len`).
-    #[schema(example = "192.0.2.7")]
+    #[schema(value_type = AddressOrNetwork)]
     ip_address: String,
     /// How long, like `1h30m`, or in seconds; from 1s to 3650d. Without it, as long as the next step of the escalation.
-    #[schema(value_type = Option<String>, example = "1h")]
+    #[schema(value_type = Option<BanDuration>)]
     duration: Option<Value>,
-    #[schema(max_length = 1000)]
+    #[schema(value_type = Option<Reason>)]
     reason: Option<String>,
     /// Who is to be named as its author.
-    #[schema(max_length = 100)]
+    #[schema(value_type = Option<Author>)]
     created_by: Option<String>,
     /// Puts it on the blacklist, whatever the duration.
     permanent: Option<bool>,
@@ -100,11 +101,11 @@ impl Office {
 #[serde(deny_unknown_fields, expecting = "a JSON object with ip_address")]
 pub(super) struct UnbanBody {
     /// An address: its ban ends. A network: all bans inside of it end.
-    #[schema(example = "192.0.2.7")]
+    #[schema(value_type = AddressOrNetwork)]
     ip_address: String,
-    #[schema(max_length = 1000)]
+    #[schema(value_type = Option<Reason>)]
     reason: Option<String>,
-    #[schema(max_length = 100)]
+    #[schema(value_type = Option<Author>)]
     created_by: Option<String>,
 }
 
@@ -140,23 +141,27 @@ impl Office {
             true => vec![subject.network, inspected.client],
             false => vec![subject.network],
         };
-        let mut entries = 0;
-        for network in &exactly {
-            if self.delist(ListName::Blacklist, *network, by.clone()).await? {
-                entries += 1;
-            }
-        }
         let bans = match subject.is_address {
             true => {
                 let theirs = inspected.bans.iter().map(|ban| ban.client).filter(|client| exactly.contains(client));
-                self.desk.lift(theirs.collect(), by).await?
+                self.desk.lift(theirs.collect(), by.clone()).await?
             }
-            false => self.desk.lift_within(Some(subject.network), by).await?,
+            false => self.desk.lift_within(Some(subject.network), by.clone()).await?,
         };
+        // Bans end also while the database is away, or when the entry stands in the file.
+        let (mut entries, mut stays) = (0, None);
+        for network in exactly.iter().filter(|network| inspected.blacklist.contains(network)) {
+            match self.delist(ListName::Blacklist, *network, by.clone()).await {
+                Ok(true) => entries += 1,
+                Ok(false) => {}
+                Err(why) if bans + entries == 0 => return Err(why),
+                Err(why) => stays = Some((*network, why.message().to_owned())),
+            }
+        }
         let blocks = inspected.blacklist.into_iter();
         let mut denied_by = blocks.chain(inspected.bans.iter().map(|ban| ban.client));
         let still = denied_by.find(|network| network.covers(subject.network) && !exactly.contains(network));
-        let still = still.filter(|_| inspected.whitelist.is_empty());
+        let still = stays.as_ref().map(|(network, _)| *network).or(still).filter(|_| inspected.whitelist.is_empty());
         let what = match (bans, entries) {
             (0, 0) => {
                 return Err(match still {
@@ -175,9 +180,10 @@ impl Office {
         let what = if bans > 0 { format!("ended {what}") } else { what };
         Ok(UnbanDone {
             success: true,
-            message: match still {
-                Some(wider) => format!("{subject}: {what}; it is still denied, by {wider}"),
-                None => format!("{subject}: {what}"),
+            message: match (still, stays) {
+                (Some(_), Some((_, why))) => format!("{subject}: {what}; it stays on the blacklist: {why}"),
+                (Some(wider), None) => format!("{subject}: {what}; it is still denied, by {wider}"),
+                (None, _) => format!("{subject}: {what}"),
             },
             ip_address: subject.to_string(),
             bans,
@@ -200,6 +206,7 @@ fn many(count: u64, what: &str) -> String {
 #[into_params(parameter_in = Query)]
 pub(super) struct BansQuery {
     /// Only bans that hold this address, or that lie inside of this network.
+    #[param(value_type = Option<AddressOrNetwork>)]
     ip: Option<String>,
     /// Only bans by this pattern; `manual` are those of operators.
     pattern: Option<String>,
@@ -212,6 +219,7 @@ pub(super) struct BansQuery {
     #[param(value_type = Option<u32>, minimum = 1, maximum = 1000, default = 100)]
     limit: Option<String>,
     /// `next_cursor` of the page before.
+    #[param(value_type = Option<BansCursor>)]
     cursor: Option<String>,
 }
 
@@ -219,7 +227,7 @@ pub(super) struct BansQuery {
 #[derive(Debug, ToSchema)]
 #[schema(rename_all = "snake_case", default = "banned_at")]
 #[expect(dead_code, reason = "the words for the document; input is read with better messages")]
-enum SortBy {
+pub(super) enum SortBy {
     BannedAt,
     ExpiresAt,
     IpAddress,
@@ -230,7 +238,7 @@ enum SortBy {
 #[derive(Debug, ToSchema)]
 #[schema(rename_all = "snake_case", default = "desc")]
 #[expect(dead_code, reason = "the words for the document; input is read with better messages")]
-enum Direction {
+pub(super) enum Direction {
     Asc,
     Desc,
 }

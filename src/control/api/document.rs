@@ -1,7 +1,9 @@
 //! What there is, in the words of OpenAPI, and a page to try it on.
 
 use super::Office;
-use super::refusal::Refused;
+use super::bans::{Direction, SortBy};
+use super::refusal::{Refused, Refusing};
+use super::schema::{Address, AddressOrNetwork, Author, BanDuration, BansCursor, EntriesCursor, Reason};
 use axum::Router;
 use axum::extract::Path;
 use axum::http::{StatusCode, header};
@@ -31,6 +33,9 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'u
         (name = "lists", description = "Who is never denied, and who always is."),
         (name = "server", description = "How the server is doing, and who changed what."),
     ),
+    components(schemas(
+        Refusing, SortBy, Direction, Address, AddressOrNetwork, BanDuration, Reason, Author, BansCursor, EntriesCursor
+    )),
     modifiers(&Schemes)
 )]
 struct Head;

@@ -4,6 +4,7 @@ use super::Office;
 use super::answers::{Explanation, ListItem};
 use super::input;
 use super::refusal::{QuestionRefusals, Refused};
+use super::schema::Address as AddressText;
 use crate::control::store::Entry;
 use crate::control::store::contents::ListName;
 use crate::engine::address::{Address, Network};
@@ -21,7 +22,7 @@ const HISTORY: usize = 20;
 #[into_params(parameter_in = Query)]
 pub(super) struct ExplainQuery {
     /// An address.
-    #[param(example = "192.0.2.7")]
+    #[param(value_type = AddressText)]
     ip: String,
 }
 

@@ -2,10 +2,11 @@
 //! over does something else than was meant.
 
 use super::refusal::Refused;
+use super::schema::{Author, Reason};
 use crate::config::parse_duration;
 use crate::engine::address::{Address, Network};
 use axum::extract::Request;
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -39,6 +40,9 @@ const IPV6_LEN_MIN: u8 = 16;
 /// If it is too long, too slow, or not what is expected.
 pub async fn body<T: DeserializeOwned>(request: Request) -> Result<T, Refused> {
     refuse_other_formats(request.headers())?;
+    if request.method() == Method::POST && request.uri().query().is_some_and(|query| !query.is_empty()) {
+        return Err(Refused::wrong("the query is not looked at; what is meant belongs into the body"));
+    }
     let read = timeout(BODY, Limited::new(request.into_body(), BODY_BYTES_MAX).collect()).await;
     let bytes = match read {
         Ok(Ok(collected)) => collected.to_bytes(),
@@ -49,7 +53,14 @@ pub async fn body<T: DeserializeOwned>(request: Request) -> Result<T, Refused> {
         Ok(Err(_)) => return Err(Refused::wrong("the body ends early")),
         Err(_) => return Err(Refused::new(StatusCode::REQUEST_TIMEOUT, "the body took too long to arrive")),
     };
-    let text: &[u8] = if bytes.trim_ascii().is_empty() { b"{}" } else { &bytes };
+    let text: &[u8] = match bytes.trim_ascii() {
+        b"" | b"null" => b"{}",
+        text => text,
+    };
+    // Derived readers take an array as an object's values, in the order of the fields.
+    if text.first() == Some(&b'[') {
+        return Err(Refused::wrong("expected a JSON object, found an array"));
+    }
     let mut json = serde_json::Deserializer::from_slice(text);
     let value = serde_path_to_error::deserialize(&mut json).map_err(|why| {
         let path = why.path().to_string();
@@ -164,8 +175,9 @@ pub fn limit(text: Option<&str>, max: usize) -> Result<usize, Refused> {
 
 /// Reads where a page begins, the value of `key`.
 pub fn place(key: &str, text: Option<&str>) -> Result<Option<i64>, Refused> {
+    let number = |text: &str| text.parse::<u64>().map(|number| i64::try_from(number).unwrap_or(i64::MAX));
     let read =
-        |text: &str| text.parse().map_err(|_| Refused::wrong(format!("{key}: expected what the last page gave")));
+        |text: &str| number(text).map_err(|_| Refused::wrong(format!("{key}: expected what the page before gave")));
     text.map(read).transpose()
 }
 
@@ -186,7 +198,9 @@ pub fn words(key: &str, text: Option<String>) -> Result<Option<String>, Refused>
 #[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a JSON object, or nothing")]
 pub struct Remarks {
+    #[schema(value_type = Option<Reason>)]
     pub reason: Option<String>,
     /// Who does it, where nobody is asked for a password.
+    #[schema(value_type = Option<Author>)]
     pub created_by: Option<String>,
 }

@@ -4,7 +4,8 @@ use super::access::Caller;
 use super::answers::{Blacklist, Done, ListItem, Whitelist};
 use super::input::{self, Subject};
 use super::refusal::{OrderRefusals, QuestionRefusals, Refused};
-use super::{Noted, Office};
+use super::schema::{AddressOrNetwork, Author, EntriesCursor, Reason};
+use super::{Noted, Office, TURNS};
 use crate::control::store::contents::ListName;
 use crate::control::store::{Enlisted, EntryPage, EntryQuery, NewEntry, PAGE_MAX};
 use crate::engine::address::Network;
@@ -12,6 +13,8 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, Uri};
 use axum::{Extension, Json};
 use serde::Deserialize;
+use std::hash::BuildHasher as _;
+use tokio::sync::MutexGuard;
 use utoipa::{IntoParams, ToSchema};
 
 /// What is to be put on a list.
@@ -19,12 +22,12 @@ use utoipa::{IntoParams, ToSchema};
 #[serde(deny_unknown_fields, expecting = "a JSON object with ip_address")]
 pub(super) struct EntryBody {
     /// An address, or a network.
-    #[schema(example = "198.51.100.0/24")]
+    #[schema(value_type = AddressOrNetwork)]
     ip_address: String,
-    #[schema(max_length = 1000)]
+    #[schema(value_type = Option<Reason>)]
     reason: Option<String>,
     /// Who is to be named as its author.
-    #[schema(max_length = 100)]
+    #[schema(value_type = Option<Author>)]
     created_by: Option<String>,
     /// Needed for networks larger than an IPv4 /8 or an IPv6 /16.
     force: Option<bool>,
@@ -35,11 +38,11 @@ pub(super) struct EntryBody {
 #[serde(deny_unknown_fields, default, expecting = "a JSON object with ip_address")]
 pub(super) struct RemovalBody {
     /// Exactly this address or network. It may stand in the query instead.
-    #[schema(example = "198.51.100.0/24")]
+    #[schema(value_type = Option<AddressOrNetwork>)]
     ip_address: Option<String>,
-    #[schema(max_length = 1000)]
+    #[schema(value_type = Option<Reason>)]
     reason: Option<String>,
-    #[schema(max_length = 100)]
+    #[schema(value_type = Option<Author>)]
     created_by: Option<String>,
 }
 
@@ -49,6 +52,7 @@ pub(super) struct RemovalBody {
 #[into_params(parameter_in = Query)]
 pub(super) struct RemovalQuery {
     /// Exactly this address or network.
+    #[param(value_type = Option<AddressOrNetwork>)]
     ip_address: Option<String>,
 }
 
@@ -58,12 +62,14 @@ pub(super) struct RemovalQuery {
 #[into_params(parameter_in = Query)]
 pub(super) struct EntriesQuery {
     /// Only entries that lie inside of this network, or that are this address.
+    #[param(value_type = Option<AddressOrNetwork>)]
     ip: Option<String>,
     /// Only entries with this text in their address, reason or author.
     search: Option<String>,
     #[param(value_type = Option<u32>, minimum = 1, maximum = 1000, default = 100)]
     limit: Option<String>,
     /// `next_cursor` of the page before.
+    #[param(value_type = Option<EntriesCursor>)]
     cursor: Option<String>,
 }
 
@@ -213,9 +219,16 @@ impl Office {
         self.order(noted, work).await.map(Json)
     }
 
+    /// The turn of an entry. Until one edit is in force no other of the same entry is made: were it undone at once, nobody
+    /// could say that it ever was.
+    async fn turn(&self, network: Network) -> MutexGuard<'_, ()> {
+        self.turns[self.hash.hash_one(network) as usize % TURNS].lock().await
+    }
+
     /// Puts a network on a list, and waits until every shard knows. False if it was there.
     pub(super) async fn enlist(&self, list: ListName, entry: NewEntry) -> Result<bool, Refused> {
         let (network, by) = (entry.network, entry.created_by.clone());
+        let _turn = self.turn(network).await;
         let is_new = self.clerk.enlist(list, entry).await? == Enlisted::New;
         self.desk.until_in_force(list, network, true, is_new.then_some(by)).await?;
         Ok(is_new)
@@ -223,6 +236,7 @@ impl Office {
 
     /// Takes a network from a list, and waits until every shard knows. False if it was not there.
     pub(super) async fn delist(&self, list: ListName, network: Network, by: String) -> Result<bool, Refused> {
+        let _turn = self.turn(network).await;
         let was_there = self.clerk.delist(list, network).await?;
         if was_there {
             self.desk.until_in_force(list, network, false, Some(by)).await?;

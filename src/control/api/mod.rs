@@ -17,6 +17,7 @@
 //!   events.rs     what happens, as it happens
 //!   answers.rs    the JSON of all of them
 //!   refusal.rs    the JSON of what is not done
+//!   schema.rs     what texts look like
 //!   document.rs   what there is, in OpenAPI's words
 //!   page.rs       the page
 //! socket.rs       the control socket's file
@@ -34,6 +35,7 @@ mod limit;
 mod lists;
 mod page;
 mod refusal;
+mod schema;
 mod serve;
 mod server;
 mod socket;
@@ -42,7 +44,7 @@ pub use socket::{ControlFile, ControlSocket, NAME as CONTROL_SOCKET};
 
 use super::desk::{Desk, Operator, Refusal};
 use super::journal;
-use super::store::{AuditEntry, Clerk};
+use super::store::{AuditEntry, Clerk, EditFault};
 use crate::config::Settings;
 use crate::engine::address::Address;
 use access::{Access, Caller};
@@ -54,6 +56,7 @@ use axum::response::{IntoResponse as _, Response};
 use limit::Limiter;
 use refusal::Refused;
 use serve::Places;
+use std::hash::RandomState;
 use std::sync::Arc;
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
@@ -84,7 +87,13 @@ struct Office {
     access: watch::Sender<Arc<Access>>,
     limiter: Arc<Mutex<Limiter>>,
     places: Arc<Places>,
+    /// Edits of lists wait for each other, those of one entry: see [`Office::turn`].
+    turns: Arc<[Mutex<()>; TURNS]>,
+    hash: RandomState,
 }
+
+/// Edits of lists that are made at a time, if they are of different entries.
+const TURNS: usize = 64;
 
 /// What an operator orders, for the record.
 #[derive(Clone, Debug)]
@@ -105,6 +114,8 @@ impl Api {
             access: watch::Sender::new(Arc::new(Access::new(settings))),
             limiter: Arc::default(),
             places: Arc::new(Places::new(settings.api.max_connections)),
+            turns: Arc::new(std::array::from_fn(|_| Mutex::new(()))),
+            hash: RandomState::new(),
         };
         let router = routes()
             .split_for_parts()
@@ -164,7 +175,9 @@ impl Office {
         work: impl Future<Output = Result<T, Refused>> + Send + 'static,
     ) -> Result<T, Refused> {
         let clerk = self.clerk.clone();
+        let place = self.places.order().ok_or_else(|| Refused::from(EditFault::Busy))?;
         let order = tokio::spawn(async move {
+            let _place = place;
             let done = work.await;
             let Noted { operator, action, target, detail } = noted;
             let entry = AuditEntry {

@@ -47,6 +47,9 @@ const STRANGERS: usize = 32;
 /// Connections on the control socket.
 const LOCAL: usize = 32;
 
+/// Orders that are carried out at a time.
+const ORDERS: usize = 256;
+
 /// How long nothing is accepted after that failed: what is missing, mostly file descriptors, may come back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -56,6 +59,8 @@ pub(super) struct Places {
     peers: Pool,
     strangers: Pool,
     local: Pool,
+    /// Orders that are being carried out, whoever waits for them.
+    orders: Pool,
     /// True once the program ends.
     ends: watch::Sender<bool>,
 }
@@ -69,7 +74,7 @@ struct Pool {
 /// A place, and whether its holder is served, or only told that there is no other.
 struct Place {
     full: bool,
-    _permit: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 }
 
 impl Pool {
@@ -88,6 +93,7 @@ impl Places {
             peers: Pool::new(connections_max),
             strangers: Pool::new(STRANGERS),
             local: Pool::new(LOCAL),
+            orders: Pool::new(ORDERS),
             ends: watch::Sender::new(false),
         }
     }
@@ -99,11 +105,16 @@ impl Places {
         async move { drop(ends.wait_for(|ends| *ends).await) }
     }
 
+    /// A place for an order; `None` if too many are being carried out.
+    pub fn order(&self) -> Option<OwnedSemaphorePermit> {
+        self.orders.take()
+    }
+
     /// Has every connection end after what it is at, and waits for that until `deadline`. True if all did.
     pub async fn close(&self, deadline: Instant) -> bool {
         self.ends.send_replace(true);
         let all_back = async {
-            for pool in [&self.peers, &self.strangers, &self.local] {
+            for pool in [&self.peers, &self.strangers, &self.local, &self.orders] {
                 while pool.free.available_permits() < pool.size {
                     sleep(Duration::from_millis(5)).await;
                 }
@@ -113,7 +124,7 @@ impl Places {
     }
 
     fn take(&self, origin: Origin, welcome: bool) -> Option<Place> {
-        let place = |full| move |permit| Place { full, _permit: permit };
+        let place = |full| move |permit| Place { full, permit };
         match origin {
             Origin::Socket => self.local.take().map(place(false)),
             Origin::Peer(_) if welcome => {
@@ -190,12 +201,14 @@ impl Api {
         let Some(place) = self.places().take(origin, self.welcomes(origin)) else { return };
         let api = self.clone();
         tokio::spawn(async move {
+            // All of it, so that the place is taken until the connection has ended.
+            let Place { full, permit: _permit } = place;
             let stream = TokioIo::new(Patient { stream, waits: None, lingers: None });
             let answer = service_fn(|mut request: Request<Incoming>| {
                 request.extensions_mut().insert(origin);
                 let router = api.router().clone();
                 async move {
-                    match place.full {
+                    match full {
                         true => Ok::<_, Infallible>(Refused::full().into_response()),
                         false => router.oneshot(request.map(Body::new)).await,
                     }
@@ -203,7 +216,7 @@ impl Api {
             });
             let mut builder = http1::Builder::new();
             builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_BYTES_MAX);
-            builder.keep_alive(!once && !place.full);
+            builder.keep_alive(!once && !full).half_close(true);
             let mut connection = pin!(builder.serve_connection(stream, answer));
             tokio::select! {
                 // What went wrong with a connection is its peer's business.

@@ -6,6 +6,7 @@ use super::answers::{
 };
 use super::input;
 use super::refusal::{OrderRefusals, QuestionRefusals, Refused};
+use super::schema::EntriesCursor;
 use super::{Noted, Office};
 use crate::control::store::{AuditQuery, PAGE_MAX};
 use axum::extract::{Request, State};
@@ -121,7 +122,7 @@ pub(super) struct RecordQuery {
     #[param(value_type = Option<u32>, minimum = 1, maximum = 1000, default = 100)]
     limit: Option<String>,
     /// `next_before` of the page before.
-    #[param(value_type = Option<i64>)]
+    #[param(value_type = Option<EntriesCursor>)]
     before: Option<String>,
 }
 

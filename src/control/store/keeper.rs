@@ -264,7 +264,7 @@ impl Keeper {
             let copy_at = self.copy_at;
             tokio::select! {
                 order = self.orders.recv(), if ordered => match order {
-                    Some(Order::Reload) => self.reload().await,
+                    Some(Order::Reload(number)) => self.reload(number).await,
                     // The program ends. The link has still things to say, until it is ended too.
                     // Clerks may be about for longer, but what they asked before is still done.
                     None => {
@@ -296,7 +296,7 @@ impl Keeper {
         }
         if done.iter().any(Done::changed) {
             let policy = self.compile().await;
-            let _ = self.notices.send(Notice::Policy { policy, settings: None }).await;
+            let _ = self.notices.send(Notice::Policy { policy, read: None }).await;
         }
         done.into_iter().for_each(Done::say);
     }
@@ -349,18 +349,18 @@ impl Keeper {
     }
 
     /// Reads the file again; one that is faulty changes nothing.
-    async fn reload(&mut self) {
+    async fn reload(&mut self, number: u64) {
         let path = self.path.clone();
         match self.publishing(move |publisher| publisher.read(&path)).await {
-            Err(faults) => drop(self.notices.send(Notice::Refused(faults)).await),
+            Err(faults) => drop(self.notices.send(Notice::Refused(number, faults)).await),
             Ok(settings) => {
                 // Another database needs a restart, which is said elsewhere; until then, this one counts.
                 let database = self.settings.database.clone();
                 self.settings = Settings { database, ..settings.clone() };
                 let policy = self.compile().await;
                 self.log_faults();
-                let settings = Some(Box::new(settings));
-                let _ = self.notices.send(Notice::Policy { policy, settings }).await;
+                let read = Some((number, Box::new(settings)));
+                let _ = self.notices.send(Notice::Policy { policy, read }).await;
             }
         }
     }
@@ -390,12 +390,12 @@ impl Keeper {
                 if changed {
                     let policy = self.compile().await;
                     self.log_faults();
-                    let _ = self.notices.send(Notice::Policy { policy, settings: None }).await;
+                    let _ = self.notices.send(Notice::Policy { policy, read: None }).await;
                 }
             }
             News::Delisted => {
                 let policy = self.compile().await;
-                let _ = self.notices.send(Notice::Policy { policy, settings: None }).await;
+                let _ = self.notices.send(Notice::Policy { policy, read: None }).await;
             }
             News::Up => {
                 if !self.status.connected {
@@ -412,7 +412,7 @@ impl Keeper {
                 if publisher.names() > known {
                     // A shard must have a name for what it says.
                     let policy = self.compile().await;
-                    let _ = self.notices.send(Notice::Policy { policy, settings: None }).await;
+                    let _ = self.notices.send(Notice::Policy { policy, read: None }).await;
                 }
                 let _ = self.notices.send(Notice::Learned(learned)).await;
             }

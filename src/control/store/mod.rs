@@ -72,17 +72,17 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// What the store is told.
 #[derive(Debug)]
 pub enum Order {
-    /// Read the file again.
-    Reload,
+    /// Read the file again. Orders are numbered, and what comes of each is told with its number.
+    Reload(u64),
 }
 
 /// What the store tells.
 #[derive(Debug)]
 pub enum Notice {
-    /// Work by this. `settings` is there if the file was read again.
-    Policy { policy: Arc<Policy>, settings: Option<Box<Settings>> },
-    /// The file is faulty; nothing changes.
-    Refused(Faults),
+    /// Work by this. `read` is there if the file was read again: by the order of that number.
+    Policy { policy: Arc<Policy>, read: Option<(u64, Box<Settings>)> },
+    /// The file is faulty; nothing changes. It was read by the order of that number.
+    Refused(u64, Faults),
     /// Other nodes banned, or ended bans.
     Learned(Vec<Learned>),
     /// Something is not as it was.
@@ -175,9 +175,10 @@ impl Store {
         let _ = self.decisions.send(decisions).await;
     }
 
-    /// Has the file read again. Orders that find no room are the same as those that wait.
-    pub fn reload(&self) {
-        let _ = self.orders.try_send(Order::Reload);
+    /// Has the file read again, by an order of this number. False if there is no room for it; then those that wait will
+    /// read the same file.
+    pub fn reload(&self, number: u64) -> bool {
+        self.orders.try_send(Order::Reload(number)).is_ok()
     }
 
     /// For those who serve operators.
