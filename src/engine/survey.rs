@@ -235,7 +235,7 @@ mod tests {
         let (pattern, severity) = (PatternId::new(u32::from(kind % 3)).unwrap(), Severity::new(kind % 6 + 1).unwrap());
         let ban = Ban { until: Time::from_millis(until), offences: u32::from(kind), failures: 5, pattern, severity };
         let client = Network::new(std::net::Ipv4Addr::from_bits(0x0a00_0000 | n).into(), 24 + kind % 9).unwrap();
-        Listed { client, ban, since: Time::from_millis(since), learned: kind % 2 == 0 }
+        Listed { client, ban, since: Time::from_millis(since), learned: kind.is_multiple_of(2) }
     }
 
     fn orders() -> impl Strategy<Value = Order> {
