@@ -84,6 +84,17 @@ fn bans_are_made_listed_explained_and_ended() {
         (&last["action"], &last["channel"], &last["who"]),
         (&"purge".into(), &"socket".into(), &"socket".into())
     );
+    // Who types is named, where the environment says who that is.
+    let mut command = Command::new(PROGRAM);
+    command
+        .args(["ban", CLIENT])
+        .current_dir(&server.directory.0)
+        .env_clear()
+        .env("USER", "root")
+        .env("SUDO_USER", "ada");
+    assert_eq!(command.output().unwrap().status.code(), Some(0));
+    let audit: Value = serde_json::from_str(&server.done(&["audit", "--format", "json"])).unwrap();
+    assert_eq!(audit["audit"][0]["who"], "ada", "{audit}");
     server.stop();
 }
 

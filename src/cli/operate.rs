@@ -1,7 +1,7 @@
 //! What operators order and ask of a running server: `status`, `ban`, `unban`, `list`, `explain` and the others.
 
 use super::print;
-use super::remote::{Remote, RemoteFault, with_query};
+use super::remote::{Remote, RemoteFault, who_types, with_query};
 use super::table::Table;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
@@ -223,11 +223,11 @@ impl Operate {
             Operate::Whitelist { change } => return change.run(config, "/api/whitelist", "whitelist"),
             Operate::Blacklist { change } => return change.run(config, "/api/blacklist", "blacklist"),
             Operate::Purge { reach, .. } => {
-                let answer = reach.remote(config)?.ask("POST", "/api/purge-bans", Some(&json!({})))?;
+                let answer = reach.remote(config)?.ask("POST", "/api/purge-bans", Some(&by()))?;
                 reach.show(&answer, message);
             }
             Operate::Reload { reach } => {
-                let answer = reach.remote(config)?.ask("POST", "/api/reload", Some(&json!({})))?;
+                let answer = reach.remote(config)?.ask("POST", "/api/reload", Some(&by()))?;
                 reach.show(&answer, message);
             }
             Operate::Events { reach } => {
@@ -302,6 +302,7 @@ impl Reach {
         for address in addresses {
             let mut body = Map::new();
             body.insert("ip_address".to_owned(), json!(address));
+            body.extend(who_types().map(|who| ("created_by".to_owned(), json!(who))));
             let given = extra.as_object().into_iter().flatten();
             let given = given.filter(|(_, value)| !value.is_null() && **value != Value::Bool(false));
             body.extend(given.map(|(key, value)| (key.clone(), value.clone())));
@@ -356,6 +357,11 @@ impl Reach {
             }
         }
     }
+}
+
+/// A body that says who it was, and nothing else.
+fn by() -> Value {
+    json!({"created_by": who_types()})
 }
 
 fn rows<'a>(answer: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {

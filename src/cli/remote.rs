@@ -171,6 +171,14 @@ fn broken(why: io::Error) -> RemoteFault {
     RemoteFault::Broken(why.to_string())
 }
 
+/// Who types, for the record: whoever became root to do so, else the user. It is believed, as everything is that comes over
+/// the control socket.
+#[expect(clippy::disallowed_methods, reason = "who types is no setting")]
+pub fn who_types() -> Option<String> {
+    let named = |name: &str| std::env::var(name).ok().filter(|name| !name.is_empty());
+    named("SUDO_USER").or_else(|| named("USER"))
+}
+
 /// A path with a query of these keys and values, those that are there.
 pub fn with_query(path: &str, query: &[(&str, Option<String>)]) -> String {
     let mut text = url::form_urlencoded::Serializer::new(String::new());

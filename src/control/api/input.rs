@@ -130,7 +130,8 @@ impl Subject {
     pub fn refuse_huge(self, force: Option<bool>) -> Result<Subject, Refused> {
         let shortest = if self.network.is_ipv4() { IPV4_LEN_MIN } else { IPV6_LEN_MIN };
         if self.network.len() < shortest && force != Some(true) {
-            let message = "is a large part of the internet; if that is meant, send \"force\": true as well";
+            let message =
+                "is a large part of the internet; if that is meant, say so with force (\"force\": true, or --force)";
             return Err(Refused::wrong(message).about(self.network));
         }
         Ok(self)

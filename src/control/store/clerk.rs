@@ -1,7 +1,7 @@
 //! The clerk: what whoever serves operators asks the store for, from any task and without the server.
 //!
 //! A question comes to the keeper, and from there to the task that can answer it: the keeper itself for the lists of the
-//! local state, the link for those of the shared database, the desk for everything that is only read here. Nobody waits
+//! local state, the link for those of the shared database, the archive for everything that is only read here. Nobody waits
 //! for long: what finds no room is refused at once, and what nobody waits for any more is not done.
 
 use super::audit::{AuditEntry, AuditPage, AuditQuery};

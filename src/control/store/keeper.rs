@@ -3,10 +3,10 @@
 //! Order of trust: the database, the last good copy of it, the file. Rows that are faulty are left out and named; the
 //! others apply. A policy is only made when something changed, on a thread of its own, and published whole.
 
+use super::archive;
 use super::clerk::{Answer, Ask};
 use super::contents::{Contents, ListName, RowFault, difference};
 use super::database::Seed;
-use super::desk;
 use super::entry::{EditFault, Enlisted, Lists};
 use super::link::News;
 use super::state::Found;
@@ -50,8 +50,8 @@ pub struct Keeper {
     orders: mpsc::Receiver<Order>,
     asked: mpsc::Receiver<Ask>,
     news: mpsc::Receiver<News>,
-    /// Where questions go that are not the keeper's: to the desk, and where there is a database, to the link.
-    desk: mpsc::Sender<Ask>,
+    /// Where questions go that are not the keeper's: to the archive, and where there is a database, to the link.
+    archive: mpsc::Sender<Ask>,
     edits: Option<mpsc::Sender<Ask>>,
     /// What the database says, or said.
     contents: Option<Contents>,
@@ -78,7 +78,7 @@ pub struct Ends {
     pub orders: mpsc::Receiver<Order>,
     pub asked: mpsc::Receiver<Ask>,
     pub news: mpsc::Receiver<News>,
-    pub desk: mpsc::Sender<Ask>,
+    pub archive: mpsc::Sender<Ask>,
     pub edits: Option<mpsc::Sender<Ask>>,
 }
 
@@ -119,7 +119,7 @@ impl Keeper {
         shared: Rc<Shared>,
         ends: Ends,
     ) -> Keeper {
-        let Ends { notices, orders, asked, news, desk, edits } = ends;
+        let Ends { notices, orders, asked, news, archive, edits } = ends;
         let database = &settings.database;
         let status = Status {
             enabled: database.enabled,
@@ -146,7 +146,7 @@ impl Keeper {
             orders,
             asked,
             news,
-            desk,
+            archive,
             edits,
             contents: None,
             copied: None,
@@ -304,7 +304,7 @@ impl Keeper {
     /// Edits this node's lists, or hands the question to whom it is for.
     async fn answer(&mut self, ask: Ask) -> Option<Done> {
         let to = match (&self.edits, &ask) {
-            (_, Ask::History(..) | Ask::Note(_)) => &self.desk,
+            (_, Ask::History(..) | Ask::Note(_)) => &self.archive,
             (_, Ask::Delist(list, network, _)) if self.shared.file.borrow().holds(*list, *network) => {
                 let fault = EditFault::InFile(*list);
                 ask.refuse(fault);
@@ -312,7 +312,7 @@ impl Keeper {
             }
             (Some(edits), _) => edits,
             (None, Ask::Enlist(..) | Ask::Delist(..)) => return self.edit(ask).await,
-            (None, _) => &self.desk,
+            (None, _) => &self.archive,
         };
         match to.try_send(ask) {
             Ok(()) => {}
@@ -327,14 +327,14 @@ impl Keeper {
             return None;
         }
         match ask {
-            Ask::Enlist(list, entry, answer) => match desk::enlist(&self.shared, list, &entry).await {
+            Ask::Enlist(list, entry, answer) => match archive::enlist(&self.shared, list, &entry).await {
                 Ok(enlisted) => Some(Done::Enlisted(answer, enlisted)),
                 Err(fault) => {
                     let _ = answer.send(Err(fault));
                     None
                 }
             },
-            Ask::Delist(list, network, answer) => match desk::delist(&self.shared, list, network).await {
+            Ask::Delist(list, network, answer) => match archive::delist(&self.shared, list, network).await {
                 Ok(delisted) => Some(Done::Delisted(answer, delisted)),
                 Err(fault) => {
                     let _ = answer.send(Err(fault));

@@ -9,12 +9,12 @@
 //! without reading the list again, see [`super::database`]; so a list of a million entries follows in milliseconds.
 
 use super::Shared;
+use super::archive;
 use super::audit::{AuditPage, AuditQuery, AuditSource};
 use super::ban::StoredBan;
 use super::clerk::Ask;
 use super::contents::{Contents, ListName, TableName};
 use super::database::{self, Database, DatabaseFault, Edited, LIST_ROWS_MAX, Portion, Seed, There, Versions, Which};
-use super::desk;
 use super::entry::{self, EditFault, Enlisted, Entry, EntryPage, EntryQuery, NewEntry};
 use super::page::{Filling, Here, covering, rows_of};
 use super::status::{Counts, Operation, add, printable_error};
@@ -309,11 +309,11 @@ impl Link {
                     Ok(())
                 }
                 Err(fault) => {
-                    let _ = answer.send(desk::audit(&self.shared, &query).await);
+                    let _ = answer.send(archive::audit(&self.shared, &query).await);
                     if fault.leaves_connection() { Ok(()) } else { Err(fault.into()) }
                 }
             },
-            // The desk's.
+            // The archive's.
             other @ (Ask::History(..) | Ask::Note(_)) => {
                 other.refuse(EditFault::Busy);
                 Ok(())
@@ -366,7 +366,7 @@ impl Link {
             which = Which::Ids(ids);
         }
         // It may have been put there before there was a database.
-        if desk::delist(&self.shared, list, network).await? {
+        if archive::delist(&self.shared, list, network).await? {
             removed = true;
             self.say(News::Delisted).await?;
         }
@@ -428,14 +428,14 @@ impl Link {
         let networks = self.read.as_ref().map(|(_, contents, _)| Arc::clone(&contents.list(list).networks));
         let networks = networks.unwrap_or_default();
         let mut found = covering(&mut There { database, rows: None }, list, address, &networks).await?;
-        found.extend(desk::covering_here(&self.shared, list, address).await?);
+        found.extend(archive::covering_here(&self.shared, list, address).await?);
         Ok(found)
     }
 
     async fn audit(&self, database: &mut Database, query: &AuditQuery) -> Result<AuditPage, DatabaseFault> {
-        let desk::Bounds { before, limit, search } = desk::Bounds::of(query);
+        let archive::Bounds { before, limit, search } = archive::Bounds::of(query);
         let rows = database.audit_page(before, search.as_deref(), limit + 1, &self.shared.wall.get()).await?;
-        Ok(desk::audit_page(rows, limit, AuditSource::Database))
+        Ok(archive::audit_page(rows, limit, AuditSource::Database))
     }
 
     /// Tells everybody what operators did here.
@@ -686,7 +686,7 @@ async fn turn_away<T>(
             done = &mut meanwhile => return done,
             Some(ask) = asked.recv() => match ask {
                 // What was done here is known here.
-                Ask::Audit(query, answer) => drop(answer.send(desk::audit(shared, &query).await)),
+                Ask::Audit(query, answer) => drop(answer.send(archive::audit(shared, &query).await)),
                 ask => ask.refuse(EditFault::Away(why.to_owned())),
             }
         }

@@ -3,7 +3,7 @@
 //! delays signals and metrics, let alone shards.
 //!
 //! Four tasks share it: the [`keeper`] makes policies from the file and the database and publishes them, the
-//! [`recorder`] writes decisions to the local [`state`], the [`link`] speaks with the shared [`database`], the [`desk`]
+//! [`recorder`] writes decisions to the local [`state`], the [`link`] speaks with the shared [`database`], the [`archive`]
 //! answers operators. They are told what to do by [`Order`]s and decisions, and answer with [`Notice`]s; what operators
 //! want is brought by a [`Clerk`].
 //!
@@ -12,15 +12,15 @@
 //!                               ▲  ▲            │ ▲
 //!  notices  ◄── keeper ◄── news ┼──┴────────────┘ │
 //!                 │             │                 │
-//!  clerks ────────┴──► desk ────┘     edits ──────┘
+//!  clerks ────────┴──► archive ─┘     edits ──────┘
 //! ```
 
+mod archive;
 mod audit;
 mod ban;
 mod clerk;
 pub mod contents;
 mod database;
-mod desk;
 mod dialect;
 mod entry;
 mod keeper;
@@ -60,7 +60,7 @@ use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 /// Batches of decisions, orders, operators' questions and notices on their way.
 const WAITING: usize = 64;
 
-/// Operators' questions on their way to the desk, above all what they did, which should be written down.
+/// Operators' questions on their way to the archive, above all what they did, which should be written down.
 const NOTES_WAITING: usize = 1024;
 
 /// How long a start waits for the database before it goes on with the last good copy.
@@ -299,7 +299,7 @@ struct Tasks {
     link: Option<Link>,
     shared: Rc<Shared>,
     decided: mpsc::Receiver<Vec<Decided>>,
-    for_desk: mpsc::Receiver<Ask>,
+    for_archive: mpsc::Receiver<Ask>,
     farewell: oneshot::Receiver<Duration>,
     wake: Rc<Notify>,
 }
@@ -350,28 +350,28 @@ async fn begin(parts: Parts) -> Result<(Beginning, Tasks), StoreFault> {
         Some(link) => Some(link.first(PATIENCE).await),
         None => None,
     };
-    let (desk, for_desk) = mpsc::channel(NOTES_WAITING);
+    let (archive, for_archive) = mpsc::channel(NOTES_WAITING);
     let (edits, edited) = mpsc::channel(WAITING);
     if let Some(link) = &mut link {
         link.asked_by(edited);
     }
     let edits = link.is_some().then_some(edits);
-    let ends = Ends { notices, orders: ordered, asked, news, desk, edits };
+    let ends = Ends { notices, orders: ordered, asked, news, archive, edits };
     let mut keeper = Keeper::new(path, settings, dsn.as_ref(), publisher, Rc::clone(&shared), ends);
     let policy = keeper.begin(first, copy, found).await;
     let (remembered, policy) = keeper.remember(policy).await;
     let (settings, shards) = (keeper.settings().clone(), keeper.shards());
     let beginning = Beginning { settings, shards, policy, remembered, status: keeper.status().clone() };
-    Ok((beginning, Tasks { keeper, link, shared, decided, for_desk, farewell, wake }))
+    Ok((beginning, Tasks { keeper, link, shared, decided, for_archive, farewell, wake }))
 }
 
 impl Tasks {
     /// Runs until the control thread lets go.
     async fn run(self) {
-        let Tasks { keeper, link, shared, decided, for_desk, farewell, wake } = self;
+        let Tasks { keeper, link, shared, decided, for_archive, farewell, wake } = self;
         let keeper = tokio::task::spawn_local(keeper.run());
         let link = link.map(|link| tokio::task::spawn_local(link.run()));
-        let desk = tokio::task::spawn_local(desk::run(for_desk, Rc::clone(&shared), Rc::clone(&wake)));
+        let archive = tokio::task::spawn_local(archive::run(for_archive, Rc::clone(&shared), Rc::clone(&wake)));
         // Ends when the control thread has let go of its end and everything is written.
         recorder::run(decided, Rc::clone(&shared), Rc::clone(&wake)).await;
         let last_words = async {
@@ -381,9 +381,9 @@ impl Tasks {
                 }
                 link.abort();
             }
-            // It ends when it has copied what it was at, and the desk when it has written down what it was told.
+            // It ends when it has copied what it was at, and the archive when it has written down what it was told.
             let _ = keeper.await;
-            let _ = desk.await;
+            let _ = archive.await;
         };
         let farewell = farewell.await.unwrap_or(FAREWELL);
         let _ = tokio::time::timeout(farewell, last_words).await;

@@ -1,4 +1,4 @@
-//! The desk: answers operators from the local state, one after the other, and writes down what they did.
+//! The archive: answers operators from the local state, one after the other, and writes down what they did.
 
 use super::Shared;
 use super::audit::{AuditPage, AuditQuery, AuditSource, StoredAudit};
