@@ -135,8 +135,16 @@ fn configuration(faults: &Faults) -> String {
     format!("{faults}\n{count} {noun} in the configuration")
 }
 
-/// Prints to standard output. Whoever reads may have had enough (`| head`); that is no fault.
+/// Prints to standard output. Whoever reads may have had enough (`| head`); that is no fault. What cannot be written for
+/// another reason ends the program, since the exit status says that all was well.
 fn print(text: &str) {
     use std::io::Write as _;
-    drop(std::io::stdout().write_all(text.as_bytes()));
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(why) if why.kind() != std::io::ErrorKind::BrokenPipe => {
+            eprintln!("mailfail2ban: cannot write to standard output: {why}");
+            std::process::exit(EXIT_RUN_TIME.into());
+        }
+        _ => {}
+    }
 }

@@ -85,7 +85,7 @@ pub enum Operate {
         #[arg(long, default_value = "desc", value_parser = ["asc", "desc"])]
         order: String,
         /// How many
-        #[arg(long, default_value_t = 50, value_name = "COUNT", conflicts_with = "all")]
+        #[arg(long, default_value_t = 50, value_name = "COUNT", conflicts_with = "all", value_parser = at_least_one)]
         limit: usize,
         /// All of them
         #[arg(long)]
@@ -132,9 +132,15 @@ pub enum Operate {
     },
     /// Say who changed what
     Audit {
+        /// Only changes that contain this
+        #[arg(long, value_name = "TEXT")]
+        search: Option<String>,
         /// How many changes
-        #[arg(long, default_value_t = 50, value_name = "COUNT")]
+        #[arg(long, default_value_t = 50, value_name = "COUNT", conflicts_with = "all", value_parser = at_least_one)]
         limit: usize,
+        /// All of them
+        #[arg(long)]
+        all: bool,
         #[command(flatten)]
         reach: Reach,
     },
@@ -148,7 +154,7 @@ pub enum ListCommand {
         #[arg(long, value_name = "TEXT")]
         search: Option<String>,
         /// How many
-        #[arg(long, default_value_t = 50, value_name = "COUNT", conflicts_with = "all")]
+        #[arg(long, default_value_t = 50, value_name = "COUNT", conflicts_with = "all", value_parser = at_least_one)]
         limit: usize,
         /// All of them
         #[arg(long)]
@@ -242,14 +248,15 @@ impl Operate {
                     out.write_all(line.as_bytes()).and_then(|()| out.flush()).is_ok()
                 })?;
             }
-            Operate::Audit { limit, reach } => {
-                let path = with_query("/api/audit", &[("limit", Some(limit.to_string()))]);
-                let answer = reach.remote(config)?.ask("GET", &path, None)?;
-                reach.show(&answer, |answer| {
-                    let mut table = Table::new(&["at", "node", "who", "peer", "action", "target", "outcome", "detail"]);
-                    rows(answer, "audit").for_each(|row| table.row_of(row));
-                    table.print()
-                });
+            Operate::Audit { search, limit, all, reach } => {
+                reach.pages(
+                    config,
+                    "/api/audit",
+                    "audit",
+                    vec![("search", search)],
+                    (!all).then_some(limit),
+                    &CHANGES,
+                )?;
             }
         }
         Ok(0)
@@ -275,6 +282,12 @@ impl ListCommand {
 const BANS: [&str; 7] =
     ["ip_address", "pattern", "severity", "failures", "offences", "banned_at", "duration_remaining"];
 const ENTRIES: [&str; 5] = ["ip_address", "reason", "created_by", "created_at", "source"];
+
+const CHANGES: [&str; 8] = ["at", "node", "who", "peer", "action", "target", "outcome", "detail"];
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "expected a number, at least 1".to_owned())
+}
 
 impl Reach {
     fn remote(&self, config: Option<&Path>) -> Result<Remote, RemoteFault> {
@@ -329,14 +342,17 @@ impl Reach {
         columns: &[&'static str],
     ) -> Result<(), RemoteFault> {
         let remote = self.remote(config)?;
+        // How the answer names where the next page begins, and how the question does.
+        let (next_name, cursor_name) =
+            if name == "audit" { ("next_before", "before") } else { ("next_cursor", "cursor") };
         let (mut shown, mut cursor, mut first) = (0, None, true);
         loop {
             let left = limit.map_or(PAGE, |limit| limit.saturating_sub(shown).min(PAGE));
-            query.retain(|(key, _)| *key != "limit" && *key != "cursor");
-            query.extend([("limit", Some(left.max(1).to_string())), ("cursor", cursor.take())]);
+            query.retain(|(key, _)| *key != "limit" && *key != cursor_name);
+            query.extend([("limit", Some(left.max(1).to_string())), (cursor_name, cursor.take())]);
             let answer = remote.ask("GET", &with_query(path, &query), None)?;
             shown += rows(&answer, name).count();
-            let next = answer.get("next_cursor").filter(|next| !next.is_null());
+            let next = answer.get(next_name).filter(|next| !next.is_null());
             cursor = next.map(|next| next.as_str().map_or_else(|| next.to_string(), str::to_owned));
             match self.format {
                 // One entry a line, so that pages need not be put together.

@@ -76,8 +76,9 @@ impl Remote {
             return Ok(Remote(socket));
         }
         let path = config::locate(config).map_err(RemoteFault::Configuration)?;
-        let settings = config::load(&path).map_err(RemoteFault::Configuration)?;
-        match settings.runtime.state_dir.as_str() {
+        // A file that is faulty now was not when the server took it, and this is when somebody needs to ask what goes on.
+        let draft = config::draft(&path).map_err(RemoteFault::Configuration)?;
+        match draft.settings().runtime.state_dir.as_str() {
             "" => Err(RemoteFault::Nowhere),
             directory => Ok(Remote(Path::new(directory).join(CONTROL_SOCKET))),
         }

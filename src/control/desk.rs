@@ -8,7 +8,7 @@ use super::store::contents::ListName;
 use crate::engine::address::{Address, Network};
 use crate::engine::survey::Question;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
@@ -289,6 +289,20 @@ pub(super) struct Await {
     pub answer: oneshot::Sender<()>,
 }
 
+/// What all who listen hear. Whoever is the first to print it does it for all.
+#[derive(Debug)]
+pub struct Heard {
+    pub happening: Happening,
+    printed: OnceLock<Box<str>>,
+}
+
+impl Heard {
+    /// As `print` says it, now or before.
+    pub fn printed(&self, print: impl FnOnce(&Happening) -> String) -> &str {
+        self.printed.get_or_init(|| print(&self.happening).into())
+    }
+}
+
 /// What the control thread's loop is asked.
 #[derive(Debug)]
 pub(super) enum Ask {
@@ -334,7 +348,7 @@ pub(super) enum Ask {
 #[derive(Clone, Debug)]
 pub struct Desk {
     asks: mpsc::Sender<Ask>,
-    happenings: broadcast::Sender<Arc<Happening>>,
+    happenings: broadcast::Sender<Arc<Heard>>,
 }
 
 impl Desk {
@@ -412,7 +426,7 @@ impl Desk {
     /// Says that something happened.
     pub fn say(&self, happening: Happening) {
         // Nobody may listen.
-        drop(self.happenings.send(Arc::new(happening)));
+        drop(self.happenings.send(Arc::new(Heard { happening, printed: OnceLock::new() })));
     }
 
     /// Whether anybody listens to what happens.
@@ -421,7 +435,7 @@ impl Desk {
     }
 
     /// What happens from now on.
-    pub fn listen(&self) -> broadcast::Receiver<Arc<Happening>> {
+    pub fn listen(&self) -> broadcast::Receiver<Arc<Heard>> {
         self.happenings.subscribe()
     }
 }

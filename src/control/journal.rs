@@ -145,6 +145,16 @@ pub fn state_failed(why: impl Display) {
     error!("the local state has a fault: {why}; bans go on, and what is decided is written when it can be");
 }
 
+/// The command line cannot reach this server.
+pub fn no_control_socket(state_dir: &str, why: impl Display) {
+    warn!(state_dir, "there is no control socket, so commands such as status and ban cannot reach this server: {why}");
+}
+
+/// It was switched on by a reload.
+pub fn api_closed(why: impl Display) {
+    error!("the API stays closed: {why}");
+}
+
 /// A shard did not do its part.
 pub fn errand_given_up(ticket: u64) {
     error!(ticket, "what an operator asked was not answered by every shard in time, and is given up");
@@ -196,10 +206,6 @@ pub fn store_died() {
 
 pub fn store_slow() {
     warn!("the last decisions may not have reached the local state or the database: they did not take them in time");
-}
-
-pub fn metrics_failed(why: impl Display) {
-    error!("the metrics listener has ended: {why}");
 }
 
 pub fn stopping(signal: &str) {

@@ -8,6 +8,7 @@ mod api;
 mod desk;
 mod errand;
 mod history;
+mod http;
 mod journal;
 mod log;
 mod metrics;

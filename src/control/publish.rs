@@ -25,6 +25,8 @@ pub struct Publisher {
     cores: usize,
     /// How many there are for good, once there is a policy.
     shards: Option<usize>,
+    /// Whether operators are served on nginx's port, for good once there is a policy.
+    serves_operators: Option<bool>,
     hash: HashKey,
     policies: u64,
     names: Vec<PatternName>,
@@ -113,6 +115,7 @@ impl Publisher {
         Publisher {
             cores: cores.max(1),
             shards: None,
+            serves_operators: None,
             policies: 0,
             names: Vec::new(),
             ids: HashMap::new(),
@@ -217,6 +220,7 @@ impl Publisher {
         let senders = Arc::new(sorted(&settings.syslog.allowed_senders));
         let senders = self.senders.of([&senders, &none, &none], &self.hash);
         let networks = |list: &[Network]| table(list.iter(), &self.hash);
+        let on_nginx = *self.serves_operators.get_or_insert(settings.api.address.is_none());
         let policy = Policy {
             number: self.policies,
             rules,
@@ -230,7 +234,7 @@ impl Publisher {
                 envoy_trusted_proxies: networks(&settings.envoy.trusted_proxies),
                 deny_unknown: settings.nginx.on_unknown == OnUnknown::Deny,
                 json: settings.nginx.return_json,
-                operators: settings.api.enabled && settings.api.address.is_none(),
+                operators: settings.api.enabled && on_nginx,
             },
         };
         faulty.retain(|(_, count)| *count > 0);

@@ -11,7 +11,7 @@ use super::outbox::Outbox;
 use super::publish::Publisher;
 use super::store::contents::ListName;
 use super::store::{self, Notice, Said, Status, Store, StoreFault, Wall};
-use crate::config::{self, Driver, Faults, LogSettings, Settings};
+use crate::config::{self, ApiSettings, Driver, Faults, LogSettings, Settings};
 use crate::engine::address::{Address, Network};
 use crate::engine::ban::{Decision, Order, Origin, PatternId, Severity, client_of};
 use crate::engine::policy::Policy;
@@ -189,6 +189,8 @@ struct Server {
     adopted: Vec<u64>,
     drained: usize,
     collection: Option<Collection>,
+    /// Which shards were asked for a report and have not given it yet.
+    owing: Vec<bool>,
     about: About,
     wall: Wall,
     desk: Desk,
@@ -260,8 +262,9 @@ impl Server {
             "" => None,
             state_dir => match ControlSocket::open(Path::new(state_dir)) {
                 Ok(control) => Some(control.into_parts()),
+                // Nobody's mail should wait for it.
                 Err(why) => {
-                    faults.push(format!("cannot make the control socket in runtime.state_dir {state_dir}: {why}"));
+                    journal::no_control_socket(state_dir, why);
                     None
                 }
             },
@@ -309,9 +312,7 @@ impl Server {
             let listener = TcpListener::from_std(listener).map_err(machine)?;
             let path = settings.prometheus.path.clone();
             tokio::spawn(async move {
-                if let Err(why) = metrics::serve(listener, &path, scrape).await {
-                    journal::metrics_failed(why);
-                }
+                metrics::serve(listener, &path, scrape).await;
             });
         }
         let (desk, asks) = Desk::new();
@@ -364,6 +365,7 @@ impl Server {
             adopted: vec![0; shards],
             drained: 0,
             collection: None,
+            owing: vec![false; shards],
             about,
             wall: Wall::new(clock),
             desk,
@@ -438,7 +440,7 @@ impl Server {
                 if let Some((number, settings)) = read {
                     self.refused.clear();
                     self.api.adopt(&settings);
-                    self.open_api(settings.api.listen_tcp());
+                    self.open_api(settings.api.enabled);
                     journal::settings_warnings(&self.path.display().to_string(), &settings);
                     journal::restart_needed(&config::restart_needed(&self.settings, &settings));
                     self.log.set_level(&settings.log);
@@ -473,15 +475,18 @@ impl Server {
     }
 
     /// Opens the API's own listener if it was off so far. One that is open stays: while the API is off, it says so.
-    fn open_api(&mut self, address: Option<SocketAddr>) {
-        let Some(address) = address.filter(|_| self.api_listens.is_none()) else { return };
+    /// Where it is does not change without a restart.
+    fn open_api(&mut self, enabled: bool) {
+        let ApiSettings { address, port, .. } = self.settings.api;
+        let address = address.map(|address| SocketAddr::new(address, port));
+        let Some(address) = address.filter(|_| enabled && self.api_listens.is_none()) else { return };
         let opened = listen_for_operators(address);
         match opened.and_then(|listener| self.api.listen(listener).map_err(|why| why.to_string())) {
             Ok(()) => {
                 self.api_listens = Some(address);
                 journal::listening("api", "tcp", address);
             }
-            Err(why) => journal::remark(why),
+            Err(why) => journal::api_closed(why),
         }
     }
 
@@ -579,10 +584,18 @@ impl Server {
         let reports = (0..self.shards.len()).map(|_| None).collect();
         self.collection =
             Some(Collection { readers: vec![reader], reports, deadline: Instant::now() + REPORT_DEADLINE });
-        self.tell(|| Command::Report);
+        // One that hangs is not asked again and again, or its ring would be full when it comes back.
+        for shard in 0..self.shards.len() {
+            if !self.owing[shard] {
+                self.owing[shard] = self.shards.tell_one(shard, Command::Report);
+            }
+        }
     }
 
     fn reported_by(&mut self, shard: usize, report: Box<Report>) {
+        if let Some(owes) = self.owing.get_mut(shard) {
+            *owes = false;
+        }
         let Some(collection) = &mut self.collection else { return };
         if let Some(place) = collection.reports.get_mut(shard) {
             *place = Some(report);
@@ -617,7 +630,7 @@ impl Server {
     fn render(&mut self, reports: &[Option<Box<Report>>]) -> String {
         let uptime = self.shards.clock.uptime();
         let store = (&*self.store.counts, &*self.status);
-        self.metrics.render(reports, &self.policy, uptime, self.log.lost(), store)
+        self.metrics.render(reports, &self.policy, uptime, self.log.lost(), store, self.api.answered())
     }
 
     fn overview(&self, reports: &[Option<Box<Report>>]) -> Overview {

@@ -280,7 +280,9 @@ impl Owner {
         let known = self.offenders.get(client);
         let offences = known.map_or(0, |offender| offender.offences(now, rules)).saturating_add(1);
         let until = now.plus(length.unwrap_or_else(|| rules.duration(offences)));
-        if known.and_then(|offender| offender.banned_until(now)).is_some_and(|longer| longer >= until) {
+        // Without a length it is enough that there is a ban: whoever orders twice means once.
+        let banned_until = known.and_then(|offender| offender.banned_until(now));
+        if banned_until.is_some_and(|longer| length.is_none() || longer >= until) {
             return false;
         }
         self.windows.forget(client);

@@ -135,6 +135,8 @@ pub struct Shards {
     pub bell: Arc<Bell>,
     owner_hash: OwnerHash,
     links: Vec<Link>,
+    /// Whose events are looked at next.
+    turn: usize,
 }
 
 #[derive(Debug)]
@@ -183,6 +185,14 @@ impl Shards {
         all
     }
 
+    /// Tells one. False if it has stopped taking commands.
+    pub fn tell_one(&mut self, shard: usize, command: Command) -> bool {
+        let Some(link) = self.links.get_mut(shard) else { return false };
+        let told = link.commands.push(command).is_ok();
+        link.bell.ring();
+        told
+    }
+
     /// Tells the owner of a client. False if it has stopped taking commands.
     pub fn tell_owner(&mut self, client: Network, command: Command) -> bool {
         let owner = self.owner_hash.owner(client, self.len());
@@ -221,8 +231,18 @@ impl Shards {
     }
 
     /// What the shards have announced, with the index of each; `None` if nothing.
+    ///
+    /// They take turns: were it always the first that is looked at first, a busy one would keep the others from being heard.
     pub fn next_event(&mut self) -> Option<(usize, Event)> {
-        self.links.iter_mut().enumerate().find_map(|(index, link)| Some((index, link.events.pop().ok()?)))
+        let count = self.links.len();
+        for step in 0..count {
+            let shard = (self.turn + step) % count;
+            if let Some(event) = self.links.get_mut(shard).and_then(|link| link.events.pop().ok()) {
+                self.turn = (shard + 1) % count;
+                return Some((shard, event));
+            }
+        }
+        None
     }
 
     /// Whether a shard's thread has ended.
@@ -355,7 +375,7 @@ pub fn start(
     }
     let (driver, no_ring) = agree(plan, driver, no_ring, &starters)?;
     let owner_hash = OwnerHash::new(keys.owners.clone());
-    Ok(Shards { driver, no_ring, clock, bell: control_bell, owner_hash, links })
+    Ok(Shards { driver, no_ring, clock, bell: control_bell, owner_hash, links, turn: 0 })
 }
 
 /// The starting thread's ends towards one shard that is being prepared.
@@ -521,7 +541,7 @@ mod tests {
             .unzip();
         let owner_hash = OwnerHash::new(hash_key(1));
         let (driver, clock) = (Driver::Epoll, Clock::start());
-        (Shards { driver, no_ring: None, clock, bell: bell(), owner_hash, links }, rings)
+        (Shards { driver, no_ring: None, clock, bell: bell(), owner_hash, links, turn: 0 }, rings)
     }
 
     fn learned(n: u32) -> Learned {

@@ -92,6 +92,8 @@ fn answer_request(
     core.counters.asked[Service::Nginx as usize].other += 1;
     let reads = matches!(request.method, Method::Get | Method::Head);
     match request.target {
+        // Otherwise it is handed over.
+        Target::Operators if core.policy.questions.operators => answer::ending(output, delivery),
         Target::Auth | Target::Operators | Target::Other => answer::not_found(output, delivery),
         _ if !reads => answer::method_not_allowed(output, delivery),
         Target::Health => answer::json(output, &health(core, version), delivery),

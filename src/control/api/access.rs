@@ -150,7 +150,11 @@ impl Access {
         refuse_strange_browsers(method, headers, !self.credentials.is_empty())?;
         let known = self.identify(headers).await?;
         let reads = matches!(*method, Method::GET | Method::HEAD);
-        if !reads && known.is_none() && client == peer && FORWARDED.iter().any(|name| headers.contains_key(*name)) {
+        if !reads
+            && known.is_none()
+            && !self.trusted.contains(peer)
+            && FORWARDED.iter().any(|name| headers.contains_key(*name))
+        {
             let message = "a proxy sends this, and nobody says for whom: name the proxy in nginx.trusted_proxies, or \
                            have users or tokens";
             return Err(Refused::new(StatusCode::FORBIDDEN, message).about(client));

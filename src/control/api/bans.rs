@@ -7,8 +7,8 @@ use super::refusal::{OrderRefusals, QuestionRefusals, Refused};
 use super::schema::{AddressOrNetwork, Author, BanDuration, BansCursor, Reason};
 use super::{Noted, Office};
 use crate::control::desk::{BanOrder, Refusal, Whom};
-use crate::control::store::NewEntry;
 use crate::control::store::contents::ListName;
+use crate::control::store::{EntryQuery, NewEntry};
 use crate::engine::address::Network;
 use crate::engine::survey::{Order, PAGE_MAX, Place, Question};
 use axum::extract::{Request, State};
@@ -22,7 +22,7 @@ use utoipa::{IntoParams, ToSchema};
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "a JSON object with ip_address")]
 pub(super) struct BanBody {
-    /// An address, or a network. An IPv6 address stands for its network (`ban.ipv6_prefix_len`).
+    /// An address, or a network. An IPv6 address stands for its network (`ban.ipv6_prefix`).
     #[schema(value_type = AddressOrNetwork)]
     ip_address: String,
     /// How long, like `1h30m`, or in seconds; from 1s to 3650d. Without it, as long as the next step of the escalation.
@@ -134,6 +134,12 @@ pub(super) async fn unban(
 }
 
 impl Office {
+    /// How many entries of the blacklist lie inside of a network; 0 if that cannot be found out now.
+    async fn inside_of(&self, network: Network) -> u64 {
+        let query = EntryQuery { within: Some(network), limit: 1, ..EntryQuery::default() };
+        self.clerk.entries(ListName::Blacklist, query).await.map_or(0, |page| page.total)
+    }
+
     async fn unban(&self, subject: Subject, by: String) -> Result<UnbanDone, Refused> {
         let inspected = self.desk.inspect(subject.base()).await?;
         // Exactly these; what is wider holds others as well.
@@ -162,9 +168,11 @@ impl Office {
         let mut denied_by = blocks.chain(inspected.bans.iter().map(|ban| ban.client));
         let still = denied_by.find(|network| network.covers(subject.network) && !exactly.contains(network));
         let still = stays.as_ref().map(|(network, _)| *network).or(still).filter(|_| inspected.whitelist.is_empty());
+        let inside = if subject.is_address { 0 } else { self.inside_of(subject.network).await };
         let what = match (bans, entries) {
             (0, 0) => {
                 return Err(match still {
+                    None if inside > 0 => Refused::new(StatusCode::CONFLICT, inside_stay(inside)),
                     Some(wider) => {
                         let message =
                             format!("is denied by {wider}, which holds others as well; unban {wider} if that is meant");
@@ -183,6 +191,7 @@ impl Office {
             message: match (still, stays) {
                 (Some(_), Some((_, why))) => format!("{subject}: {what}; it stays on the blacklist: {why}"),
                 (Some(wider), None) => format!("{subject}: {what}; it is still denied, by {wider}"),
+                (None, _) if inside > 0 => format!("{subject}: {what}; {}", inside_stay(inside)),
                 (None, _) => format!("{subject}: {what}"),
             },
             ip_address: subject.to_string(),
@@ -191,6 +200,14 @@ impl Office {
             still_denied_by: still.map(|wider| wider.to_string()),
         })
     }
+}
+
+fn inside_stay(entries: u64) -> String {
+    let entries = match entries {
+        1 => "1 entry".to_owned(),
+        more => format!("{more} entries"),
+    };
+    format!("{entries} of the blacklist inside of it stay: they are removed one by one")
 }
 
 fn many(count: u64, what: &str) -> String {

@@ -3,7 +3,7 @@
 use super::Office;
 use super::answers::SampleItem;
 use super::refusal::QuestionRefusals;
-use crate::control::desk::Happening;
+use crate::control::desk::{Happening, Heard};
 use crate::control::store::print_wall;
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue};
@@ -49,67 +49,69 @@ pub(super) async fn events(State(office): State<Office>) -> Response {
     response
 }
 
-type Happenings = broadcast::Receiver<Arc<Happening>>;
+type Happenings = broadcast::Receiver<Arc<Heard>>;
 
 /// The next event; `None` if there will be none.
 async fn next(mut happenings: Happenings) -> Option<(Result<Event, Infallible>, Happenings)> {
-    let (name, data) = match happenings.recv().await {
-        Ok(happening) => told(&happening),
-        Err(RecvError::Lagged(missed)) => ("lagged", json!({"missed": missed})),
+    let event = match happenings.recv().await {
+        Ok(heard) => {
+            let name = name(&heard.happening);
+            Event::default().event(name).data(heard.printed(|happening| data(happening).to_string()))
+        }
+        Err(RecvError::Lagged(missed)) => Event::default().event("lagged").data(json!({"missed": missed}).to_string()),
         Err(RecvError::Closed) => return None,
     };
-    Some((Ok(Event::default().event(name).data(data.to_string())), happenings))
+    Some((Ok(event), happenings))
 }
 
-/// An event's name, and its data.
-fn told(happening: &Happening) -> (&'static str, Value) {
+fn name(happening: &Happening) -> &'static str {
     match happening {
-        Happening::Ban { at, client, pattern, severity, failures, offences, expires_at, learned, by } => (
-            "ban",
-            json!({
-                "at": print_wall(*at),
-                "ip_address": client.to_string(),
-                "pattern": pattern,
-                "severity": severity,
-                "failures": failures,
-                "offences": offences,
-                "expires_at": print_wall(*expires_at),
-                "learned": learned,
-                "created_by": by,
-            }),
-        ),
-        Happening::Unban { at, client, why, learned, by } => (
-            "unban",
-            json!({
-                "at": print_wall(*at),
-                "ip_address": client.to_string(),
-                "reason": why,
-                "learned": learned,
-                "created_by": by,
-            }),
-        ),
-        Happening::Policy { at, number, patterns, whitelist, blacklist } => (
-            "policy",
-            json!({
-                "at": print_wall(*at),
-                "number": number,
-                "patterns": patterns,
-                "whitelist": whitelist,
-                "blacklist": blacklist,
-            }),
-        ),
-        Happening::Refused { at, faults } => ("refused", json!({"at": print_wall(*at), "faults": faults})),
-        Happening::List { at, list, entry, added, by } => (
-            "list",
-            json!({
-                "at": print_wall(*at),
-                "list": list.name(),
-                "ip_address": entry.to_string(),
-                "added": added,
-                "created_by": by,
-            }),
-        ),
-        Happening::Database { at, connected } => ("database", json!({"at": print_wall(*at), "connected": connected})),
-        Happening::Sample(sample) => ("sample", json!(SampleItem::from(sample))),
+        Happening::Ban { .. } => "ban",
+        Happening::Unban { .. } => "unban",
+        Happening::Policy { .. } => "policy",
+        Happening::Refused { .. } => "refused",
+        Happening::List { .. } => "list",
+        Happening::Database { .. } => "database",
+        Happening::Sample(_) => "sample",
+    }
+}
+
+fn data(happening: &Happening) -> Value {
+    match happening {
+        Happening::Ban { at, client, pattern, severity, failures, offences, expires_at, learned, by } => json!({
+            "at": print_wall(*at),
+            "ip_address": client.to_string(),
+            "pattern": pattern,
+            "severity": severity,
+            "failures": failures,
+            "offences": offences,
+            "expires_at": print_wall(*expires_at),
+            "learned": learned,
+            "created_by": by,
+        }),
+        Happening::Unban { at, client, why, learned, by } => json!({
+            "at": print_wall(*at),
+            "ip_address": client.to_string(),
+            "reason": why,
+            "learned": learned,
+            "created_by": by,
+        }),
+        Happening::Policy { at, number, patterns, whitelist, blacklist } => json!({
+            "at": print_wall(*at),
+            "number": number,
+            "patterns": patterns,
+            "whitelist": whitelist,
+            "blacklist": blacklist,
+        }),
+        Happening::Refused { at, faults } => json!({"at": print_wall(*at), "faults": faults}),
+        Happening::List { at, list, entry, added, by } => json!({
+            "at": print_wall(*at),
+            "list": list.name(),
+            "ip_address": entry.to_string(),
+            "added": added,
+            "created_by": by,
+        }),
+        Happening::Database { at, connected } => json!({"at": print_wall(*at), "connected": connected}),
+        Happening::Sample(sample) => json!(SampleItem::from(sample)),
     }
 }

@@ -158,6 +158,10 @@ impl Office {
             limit: input::limit(limit.as_deref(), PAGE_MAX)?,
             after: input::place("cursor", cursor.as_deref())?,
         };
+        let _turn = match query.search {
+            Some(_) => Some(self.searching.lock().await),
+            None => None,
+        };
         Ok(self.clerk.entries(list, query).await?)
     }
 
@@ -181,7 +185,13 @@ impl Office {
             let entry = NewEntry { network: subject.network, reason, created_by: author };
             let is_new = office.enlist(list, entry).await.map_err(|refused| refused.about(subject))?;
             let already = if is_new { "" } else { " already" };
-            let message = format!("{subject} is on the {}{already}", list.name());
+            let mut message = format!("{subject} is on the {}{already}", list.name());
+            if list == ListName::Blacklist {
+                let whitelist = office.desk.inspect(subject.base()).await?.whitelist;
+                if let Some(entry) = whitelist.iter().find(|entry| entry.covers(subject.network)) {
+                    message.push_str(&format!("; but it is let in, because {entry} is on the whitelist"));
+                }
+            }
             Ok(Done { success: true, message, ip_address: subject.to_string() })
         };
         self.order(noted, work).await.map(Json)

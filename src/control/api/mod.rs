@@ -58,6 +58,7 @@ use refusal::Refused;
 use serve::Places;
 use std::hash::RandomState;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 use utoipa_axum::router::OpenApiRouter;
@@ -90,10 +91,48 @@ struct Office {
     /// Edits of lists wait for each other, those of one entry: see [`Office::turn`].
     turns: Arc<[Mutex<()>; TURNS]>,
     hash: RandomState,
+    /// Searches go through everything, and others who ask for something small should not stand behind a row of them.
+    searching: Arc<Mutex<()>>,
+    answered: Arc<Answered>,
 }
 
 /// Edits of lists that are made at a time, if they are of different entries.
 const TURNS: usize = 64;
+
+/// How many requests were answered with which status, since the start.
+#[derive(Debug, Default)]
+pub struct Answered([AtomicU64; STATUSES.len() + 1]);
+
+/// Those that are counted apart. The others are one.
+const STATUSES: [(u16, &str); 14] = [
+    (200, "200"),
+    (308, "308"),
+    (400, "400"),
+    (401, "401"),
+    (403, "403"),
+    (404, "404"),
+    (405, "405"),
+    (408, "408"),
+    (409, "409"),
+    (413, "413"),
+    (415, "415"),
+    (429, "429"),
+    (500, "500"),
+    (503, "503"),
+];
+
+impl Answered {
+    fn count(&self, status: StatusCode) {
+        let at = STATUSES.iter().position(|(known, _)| *known == status.as_u16()).unwrap_or(STATUSES.len());
+        self.0[at].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// By status.
+    pub fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let names = STATUSES.iter().map(|(_, name)| *name).chain(["other"]);
+        names.zip(&self.0).map(|(name, count)| (name, count.load(Ordering::Relaxed)))
+    }
+}
 
 /// What an operator orders, for the record.
 #[derive(Clone, Debug)]
@@ -116,6 +155,8 @@ impl Api {
             places: Arc::new(Places::new(settings.api.max_connections)),
             turns: Arc::new(std::array::from_fn(|_| Mutex::new(()))),
             hash: RandomState::new(),
+            searching: Arc::default(),
+            answered: Arc::default(),
         };
         let router = routes()
             .split_for_parts()
@@ -144,6 +185,10 @@ impl Api {
     /// Ends: nothing is accepted any more, streams of events end, requests are answered until `deadline`. True if all were.
     pub async fn close(&self, deadline: Instant) -> bool {
         self.places().close(deadline).await
+    }
+
+    pub fn answered(&self) -> &Answered {
+        &self.office.answered
     }
 
     fn router(&self) -> &Router {
@@ -243,6 +288,7 @@ async fn admit(State(office): State<Office>, mut request: Request, next: Next) -
     ] {
         response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
     }
+    office.answered.count(response.status());
     response
 }
 

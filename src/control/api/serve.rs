@@ -6,40 +6,26 @@
 
 use super::refusal::Refused;
 use super::{Api, Origin};
+use crate::control::http::{self, Patient};
 use crate::engine::address::Address;
 use axum::body::Body;
 use axum::http::Request;
 use axum::response::IntoResponse as _;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use std::convert::Infallible;
 use std::io::{self, Cursor};
 use std::net::TcpStream as StdStream;
 use std::os::fd::OwnedFd;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf, join};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, join};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, Sleep, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tower::ServiceExt as _;
-
-/// How long a request's head may take, and a kept-alive connection may be idle.
-const HEAD: Duration = Duration::from_secs(10);
-
-/// How long a peer may take nothing of what is written to it.
-const WRITE: Duration = Duration::from_secs(10);
-
-/// How long a peer may go on talking after the last answer, and how much, in bytes.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES_MAX: usize = 1 << 20;
-
-/// Longest head of a request, in bytes.
-const HEAD_BYTES_MAX: usize = 64 << 10;
 
 /// Connections of peers that may not ask, or that find no other place.
 const STRANGERS: usize = 32;
@@ -126,7 +112,7 @@ impl Places {
     fn take(&self, origin: Origin, welcome: bool) -> Option<Place> {
         let place = |full| move |permit| Place { full, permit };
         match origin {
-            Origin::Socket => self.local.take().map(place(false)),
+            Origin::Socket => self.local.take().map(place(false)).or_else(|| self.strangers.take().map(place(true))),
             Origin::Peer(_) if welcome => {
                 self.peers.take().map(place(false)).or_else(|| self.strangers.take().map(place(true)))
             }
@@ -203,7 +189,7 @@ impl Api {
         tokio::spawn(async move {
             // All of it, so that the place is taken until the connection has ended.
             let Place { full, permit: _permit } = place;
-            let stream = TokioIo::new(Patient { stream, waits: None, lingers: None });
+            let stream = TokioIo::new(Patient::new(stream));
             let answer = service_fn(|mut request: Request<Incoming>| {
                 request.extensions_mut().insert(origin);
                 let router = api.router().clone();
@@ -214,9 +200,8 @@ impl Api {
                     }
                 }
             });
-            let mut builder = http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_BYTES_MAX);
-            builder.keep_alive(!once && !full).half_close(true);
+            let mut builder = http::builder();
+            builder.keep_alive(!once && !full);
             let mut connection = pin!(builder.serve_connection(stream, answer));
             tokio::select! {
                 // What went wrong with a connection is its peer's business.
@@ -226,72 +211,5 @@ impl Api {
             connection.as_mut().graceful_shutdown();
             drop(connection.await);
         });
-    }
-}
-
-/// A stream whose peer has to take what is written to it in time, and that does not end before the peer has it: were
-/// it closed with something unread, the kernel would throw the answer away.
-struct Patient<S> {
-    stream: S,
-    /// Since the last write that was not taken.
-    waits: Option<Pin<Box<Sleep>>>,
-    /// Since the last word was said, and how much of what the peer goes on to say is still passed over.
-    lingers: Option<(Pin<Box<Sleep>>, usize)>,
-}
-
-impl<S> Patient<S> {
-    /// What became of a write, or that the peer has taken nothing for too long.
-    fn waited<T>(&mut self, cx: &mut Context<'_>, wrote: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if wrote.is_ready() {
-            self.waits = None;
-            return wrote;
-        }
-        ready!(self.waits.get_or_insert_with(|| Box::pin(sleep(WRITE))).as_mut().poll(cx));
-        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-    }
-}
-
-impl<S: AsyncRead + Unpin> Patient<S> {
-    /// Passes over what the peer still says, until it is done, or has had its time.
-    fn linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let (time, left) = self.lingers.get_or_insert_with(|| (Box::pin(sleep(LINGER)), LINGER_BYTES_MAX));
-        let mut scratch = [0; 4096];
-        while *left > 0 {
-            let mut buffer = ReadBuf::new(&mut scratch);
-            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
-                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
-                    *left = left.saturating_sub(buffer.filled().len())
-                }
-                Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending => return time.as_mut().poll(cx),
-            }
-        }
-        Poll::Ready(())
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Patient<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let wrote = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.waited(cx, wrote)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        self.waited(cx, flushed)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.lingers.is_none() {
-            let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
-            ready!(self.waited(cx, shut))?;
-        }
-        self.linger(cx).map(Ok)
     }
 }

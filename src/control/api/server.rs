@@ -138,5 +138,9 @@ pub(super) async fn audit(State(office): State<Office>, uri: Uri) -> Result<Json
         before: input::place("before", before.as_deref())?,
         search: search.filter(|search| !search.trim().is_empty()),
     };
+    let _turn = match query.search {
+        Some(_) => Some(office.searching.lock().await),
+        None => None,
+    };
     Ok(Json(office.clerk.audit(query).await?.into()))
 }

@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 /// Its name in `runtime.state_dir`.
 pub const NAME: &str = "control.sock";
 
+/// Longest path that a unix socket can be found by (`sun_path` of unix(7), with the NUL at its end).
+const PATH_BYTES_MAX: usize = 107;
+
 /// The folder in which it is made before it gets that name.
 const CRADLE: &str = ".control";
 
@@ -46,6 +49,12 @@ impl ControlSocket {
     /// Those of the file system; `InvalidInput` if the path is longer than a socket's can be.
     pub fn open(state_dir: &Path) -> io::Result<ControlSocket> {
         let path = state_dir.join(NAME);
+        // It is made under another name, so the kernel does not see that nobody could use this one.
+        if path.as_os_str().len() > PATH_BYTES_MAX {
+            let most = PATH_BYTES_MAX - NAME.len() - 1;
+            let why = format!("its path is too long for a unix socket: the directory's may have {most} bytes at most");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
         let cradle = state_dir.join(CRADLE);
         match fs::remove_dir_all(&cradle) {
             Err(why) if why.kind() != io::ErrorKind::NotFound => return Err(why),
@@ -114,6 +123,9 @@ mod tests {
         drop(successor);
         assert!(!folder.join(NAME).exists());
         assert!(ControlSocket::open(&folder.join("none")).is_err());
+        let long = folder.join("x".repeat(PATH_BYTES_MAX - folder.as_os_str().len() - NAME.len() - 1));
+        fs::create_dir(&long).unwrap();
+        assert_eq!(ControlSocket::open(&long).unwrap_err().kind(), io::ErrorKind::InvalidInput);
         fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -3,6 +3,8 @@
 mod help;
 mod text;
 
+use super::api::Answered;
+use super::http::{self, Patient};
 use super::store::contents::TableName;
 use super::store::{self, Counts, Operation};
 use crate::engine::ban::{Act, Decision};
@@ -17,13 +19,16 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use help::{HELP, Kind};
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram, with_local_recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// Buckets of the durations of bans, in seconds: five minutes to three days.
 const BAN_SECONDS: [f64; 10] =
@@ -31,6 +36,19 @@ const BAN_SECONDS: [f64; 10] =
 
 /// Faulty patterns that have a metric of their own; `fail2ban_config_faulty_rows` counts all of them.
 const FAULTY_NAMED_MAX: usize = 1_000;
+
+/// Patterns that have labels of their own: as many as a database may have. The names of what other nodes banned by come on
+/// top of those, and nobody here bounds them.
+const LABELLED_MAX: usize = 10_000;
+
+/// The label of all others together.
+const OTHERS: &str = "other";
+
+/// Connections of whoever collects metrics.
+const CONNECTIONS: usize = 16;
+
+/// How long nothing is accepted after that failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Who waits for the metrics.
 pub type Scrape = oneshot::Sender<String>;
@@ -44,6 +62,10 @@ pub struct Metrics {
     lag: Histogram,
     /// Patterns that were faulty once in this process.
     named: BTreeSet<String>,
+    /// What each shard has said last.
+    last: Vec<Option<Box<Report>>>,
+    /// Matches by pattern that are accounted for.
+    matched: Vec<u64>,
 }
 
 impl Metrics {
@@ -67,7 +89,7 @@ impl Metrics {
         });
         let handle = recorder.handle();
         let (durations, lag) = Default::default();
-        Metrics { recorder, handle, durations, lag, named: BTreeSet::new() }
+        Metrics { recorder, handle, durations, lag, named: BTreeSet::new(), last: Vec::new(), matched: Vec::new() }
     }
 
     /// What is known when the program has started.
@@ -89,7 +111,8 @@ impl Metrics {
     pub fn decided(&self, decision: &Decision, policy: &Policy) {
         if let Act::Ban(ban) = &decision.act {
             let seconds = ban.until.since(decision.at).as_secs_f64();
-            let pattern = policy.name(ban.pattern).to_owned();
+            let at = usize::try_from(ban.pattern.number()).unwrap_or(usize::MAX);
+            let pattern = label(at, policy.name(ban.pattern));
             with_local_recorder(&self.recorder, || {
                 histogram!(help::BAN_DURATION, "pattern" => pattern).record(seconds);
             });
@@ -113,7 +136,7 @@ impl Metrics {
         with_local_recorder(&self.recorder, || {
             for name in &self.named {
                 let value = f64::from(u8::from(faulty.contains(name.as_str())));
-                gauge!("fail2ban_config_pattern_faulty", "pattern" => name.clone()).set(value);
+                gauge!("fail2ban_config_pattern_faulty", "pattern" => plain(name)).set(value);
             }
         });
     }
@@ -126,19 +149,34 @@ impl Metrics {
         uptime: Duration,
         log_lost: u64,
         (counts, status): (&Counts, &store::Status),
+        api: &Answered,
     ) -> String {
         self.name_faulty_patterns(status);
-        let answers: Vec<&Report> = reports.iter().flatten().map(AsRef::as_ref).collect();
-        let complete = answers.len() == reports.len();
+        let answering = reports.iter().flatten().count();
+        self.last.resize_with(reports.len(), || None);
+        for (last, report) in self.last.iter_mut().zip(reports) {
+            if let Some(report) = report {
+                *last = Some(report.clone());
+            }
+        }
+        let last = std::mem::take(&mut self.last);
+        let mut matched = std::mem::take(&mut self.matched);
+        // A shard that does not answer stays in the sums with what it said last, so that they never go back.
+        let known: Vec<&Report> = last.iter().flatten().map(AsRef::as_ref).collect();
+        let complete = known.len() == reports.len();
         with_local_recorder(&self.recorder, || {
             counter!("fail2ban_log_lines_dropped_total").absolute(log_lost);
             gauge!("fail2ban_uptime_seconds").set(uptime.as_secs_f64());
             gauge!("fail2ban_config_patterns_loaded").set(policy.matcher.len() as f64);
             gauge!("fail2ban_policy_number").set(policy.number as f64);
             of_store(counts, status);
-            gauge!("fail2ban_shards_answering").set(answers.len() as f64);
+            for (status, count) in api.counts() {
+                counter!("fail2ban_service_requests_total", "service" => "api", "status" => status).absolute(count);
+            }
+            gauge!("fail2ban_shards_answering").set(answering as f64);
             if complete {
-                totals(&answers, policy);
+                totals(&known);
+                patterns(&mut matched, &known, policy);
             }
             for (shard, report) in reports.iter().enumerate() {
                 if let Some(report) = report {
@@ -147,8 +185,10 @@ impl Metrics {
             }
         });
         if complete {
-            self.add_up(&answers);
+            self.add_up(&known);
         }
+        drop(known);
+        (self.last, self.matched) = (last, matched);
         let mut text = self.handle.render();
         let durations = Service::ASKED.map(|service| {
             let label = ("service", service.name());
@@ -197,8 +237,49 @@ fn of_store(counts: &Counts, status: &store::Status) {
     gauge!("fail2ban_bans_untold").set(read(&counts.untold) as f64);
 }
 
-/// Sums over all shards. Only made when all have answered: a sum without one of them would seem to go back.
-fn totals(reports: &[&Report], policy: &Policy) {
+/// What is counted by pattern. Those that are too many for labels of their own are one together.
+fn patterns(matched: &mut Vec<u64>, reports: &[&Report], policy: &Policy) {
+    matched.resize(matched.len().max(policy.names.len()), 0);
+    let (mut bans_of_others, mut current_of_others) = (0, 0);
+    for ((at, known), matched) in policy.names.iter().enumerate().zip(matched) {
+        let sum = |of: fn(&Report) -> &[u64]| -> u64 {
+            reports.iter().map(|report| of(report).get(at).copied().unwrap_or(0)).sum()
+        };
+        let pattern = label(at, &known.name);
+        let matches = sum(|report| report.counters.matches.counts());
+        let severity = known.severity.level().to_string();
+        // What is new counts for the severity of now; what came under another stays there.
+        counter!("fail2ban_pattern_matches_total", "pattern" => pattern.clone(), "severity" => severity)
+            .increment(matches.saturating_sub(*matched));
+        *matched = matches.max(*matched);
+        let bans = sum(|report| report.counters.bans.counts());
+        let current = sum(|report| report.banned_by.counts());
+        if at >= LABELLED_MAX {
+            (bans_of_others, current_of_others) = (bans_of_others + bans, current_of_others + current);
+            continue;
+        }
+        counter!("fail2ban_bans_total", "pattern" => pattern.clone()).absolute(bans);
+        gauge!("fail2ban_current_bans", "pattern" => pattern).set(current as f64);
+    }
+    if policy.names.len() > LABELLED_MAX {
+        counter!("fail2ban_bans_total", "pattern" => OTHERS).absolute(bans_of_others);
+        gauge!("fail2ban_current_bans", "pattern" => OTHERS).set(current_of_others as f64);
+    }
+}
+
+/// A pattern's label, by its number and name.
+fn label(at: usize, name: &str) -> String {
+    if at < LABELLED_MAX { plain(name) } else { OTHERS.to_owned() }
+}
+
+/// A name without what the exporter takes for an escape, so that two names stay two labels.
+fn plain(name: &str) -> String {
+    name.replace(['\\', '"'], "_")
+}
+
+/// Sums over all shards, of what each has said last. Only made when all have once: a sum without one of them would seem to
+/// go back.
+fn totals(reports: &[&Report]) {
     let sum = |of: fn(&Report) -> u64| reports.iter().map(|report| of(report)).sum::<u64>();
     let size = |of: fn(&Report) -> usize| reports.iter().map(|report| of(report)).sum::<usize>() as f64;
     let set = |name: &'static str, label: (&'static str, &'static str), of: fn(&Report) -> u64| {
@@ -227,19 +308,6 @@ fn totals(reports: &[&Report], policy: &Policy) {
     set("fail2ban_failures_total", ("result", "already_banned"), |r| r.counters.already_banned);
     set("fail2ban_failures_total", ("result", "banned"), |r| r.counters.banned);
     set("fail2ban_failures_total", ("result", "whitelisted"), |r| r.counters.allowed_matches);
-    for (at, known) in policy.names.iter().enumerate() {
-        let of = |counts: &[u64]| counts.get(at).copied().unwrap_or(0);
-        let pattern = known.name.to_string();
-        let severity = known.severity.level().to_string();
-        let matches = reports.iter().map(|report| of(report.counters.matches.counts())).sum();
-        counter!("fail2ban_pattern_matches_total", "pattern" => pattern.clone(), "severity" => severity)
-            .absolute(matches);
-        let bans = reports.iter().map(|report| of(report.counters.bans.counts())).sum();
-        counter!("fail2ban_bans_total", "pattern" => pattern.clone()).absolute(bans);
-        let current = reports.iter().map(|report| of(report.banned_by.counts())).sum::<u64>();
-        gauge!("fail2ban_current_bans", "pattern" => pattern).set(current as f64);
-    }
-
     for service in Service::ASKED {
         let asked = |result: &'static str, of: fn(&Asked) -> u64| {
             let count = reports.iter().map(|report| of(&report.counters.asked[service as usize])).sum();
@@ -320,9 +388,24 @@ fn of_shard(shard: usize, report: &Report) {
 }
 
 /// Serves the metrics: each request is passed on to whoever asks the shards.
-pub async fn serve(listener: TcpListener, path: &str, scrapes: mpsc::Sender<Scrape>) -> std::io::Result<()> {
-    let router = Router::new().route(path, get(answer)).with_state(scrapes);
-    axum::serve(listener, router).await
+pub async fn serve(listener: TcpListener, path: &str, scrapes: mpsc::Sender<Scrape>) {
+    // What looks like a parameter of axum 0.7 is a path like any other.
+    let router = Router::new().without_v07_checks().route(path, get(answer)).with_state(scrapes);
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        // Whoever finds no place waits in the kernel, and holds no file of ours.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let router = TowerToHyperService::new(router.clone());
+        tokio::spawn(async move {
+            let _place = place;
+            // What went wrong with a connection is its peer's business.
+            let _ = http::builder().serve_connection(TokioIo::new(Patient::new(stream)), router).await;
+        });
+    }
 }
 
 async fn answer(State(scrapes): State<mpsc::Sender<Scrape>>) -> Response {

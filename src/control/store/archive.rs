@@ -29,7 +29,7 @@ pub async fn run(mut asked: mpsc::Receiver<Ask>, shared: Rc<Shared>, wake: Rc<No
             }
             Ask::History(clients, limit, answer) => drop(answer.send(history(&shared, &clients, limit).await)),
             Ask::Audit(query, answer) => drop(answer.send(audit(&shared, &query).await)),
-            Ask::Note(entry) => {
+            Ask::Note(entry, written) => {
                 let wall = shared.wall.get();
                 let noted = shared.state.lock().await.note(&entry, wall.at(wall.now())).await;
                 shared.counts.operation(Operation::Keep, noted.is_ok());
@@ -38,6 +38,7 @@ pub async fn run(mut asked: mpsc::Receiver<Ask>, shared: Rc<Shared>, wake: Rc<No
                 }
                 shared.locally(noted);
                 wake.notify_one();
+                let _ = written.send(());
             }
             // A policy follows from these, which is the keeper's.
             edit @ (Ask::Enlist(..) | Ask::Delist(..)) => edit.refuse(EditFault::Busy),

@@ -109,7 +109,9 @@ impl RawBan {
         let client = Network::parse(&self.ip_address).ok()?;
         let severity = Severity::new(u8::try_from(self.severity).ok()?)?;
         let named = |name: &str| !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.contains(char::is_control);
-        if !named(&self.node) || !named(&self.pattern) {
+        // As the name of no pattern can be, and a label of no metric should.
+        let strange = self.pattern.contains(['\\', '"']);
+        if !named(&self.node) || !named(&self.pattern) || strange {
             return None;
         }
         let lasts = self.expires_at.checked_sub(self.banned_at)?;

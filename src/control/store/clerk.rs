@@ -32,7 +32,7 @@ pub enum Ask {
     Entries(ListName, EntryQuery, Answer<EntryPage>),
     Covering(ListName, Address, Answer<Vec<Entry>>),
     History(Vec<Network>, usize, Answer<Vec<PastBan>>),
-    Note(Box<AuditEntry>),
+    Note(Box<AuditEntry>, oneshot::Sender<()>),
     Audit(AuditQuery, Answer<AuditPage>),
 }
 
@@ -46,7 +46,7 @@ impl Ask {
             Ask::Covering(_, _, answer) => drop(answer.send(Err(fault))),
             Ask::History(_, _, answer) => drop(answer.send(Err(fault))),
             Ask::Audit(_, answer) => drop(answer.send(Err(fault))),
-            Ask::Note(entry) => journal::audit_lost(&entry, fault),
+            Ask::Note(entry, _) => journal::audit_lost(&entry, fault),
         }
     }
 
@@ -59,7 +59,8 @@ impl Ask {
             Ask::Covering(_, _, answer) => answer.is_closed(),
             Ask::History(_, _, answer) => answer.is_closed(),
             Ask::Audit(_, answer) => answer.is_closed(),
-            Ask::Note(_) => false,
+            // It is for the record, whoever waits.
+            Ask::Note(..) => false,
         }
     }
 }
@@ -142,12 +143,14 @@ impl Clerk {
         self.ask(|answer| Ask::History(clients, limit, answer)).await
     }
 
-    /// Has it written down who did what. Returns when it is handed over; that it could not be written is said in the log
-    /// and on the status page, and to nobody else.
+    /// Has it written down who did what. Returns when it is on disk, or cannot be; which is said in the log and on the
+    /// status page, and to nobody else.
     pub async fn note(&self, entry: AuditEntry) {
         let entry = Box::new(entry.cut());
-        match self.asks.send_timeout(Ask::Note(entry), ANSWER_DEADLINE).await {
-            Ok(()) => {}
+        let (written, waits) = oneshot::channel();
+        match self.asks.send_timeout(Ask::Note(entry, written), ANSWER_DEADLINE).await {
+            // Whoever has it says himself what went wrong.
+            Ok(()) => drop(tokio::time::timeout(ANSWER_DEADLINE, waits).await),
             Err(mpsc::error::SendTimeoutError::Timeout(ask)) => ask.refuse(EditFault::Busy),
             Err(mpsc::error::SendTimeoutError::Closed(ask)) => ask.refuse(EditFault::Ending),
         }

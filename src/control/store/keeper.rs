@@ -304,7 +304,7 @@ impl Keeper {
     /// Edits this node's lists, or hands the question to whom it is for.
     async fn answer(&mut self, ask: Ask) -> Option<Done> {
         let to = match (&self.edits, &ask) {
-            (_, Ask::History(..) | Ask::Note(_)) => &self.archive,
+            (_, Ask::History(..) | Ask::Note(..)) => &self.archive,
             (_, Ask::Delist(list, network, _)) if self.shared.file.borrow().holds(*list, *network) => {
                 let fault = EditFault::InFile(*list);
                 ask.refuse(fault);

@@ -314,7 +314,7 @@ impl Link {
                 }
             },
             // The archive's.
-            other @ (Ask::History(..) | Ask::Note(_)) => {
+            other @ (Ask::History(..) | Ask::Note(..)) => {
                 other.refuse(EditFault::Busy);
                 Ok(())
             }

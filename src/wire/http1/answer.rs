@@ -126,6 +126,12 @@ pub fn ready(out: &mut Vec<u8>, is_ready: bool, delivery: Delivery) {
     push_content(out, delivery, |out| out.extend_from_slice(document));
 }
 
+/// 503 for what would have been answered a moment ago.
+pub fn ending(out: &mut Vec<u8>, delivery: Delivery) {
+    out.extend_from_slice(b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n");
+    push_fault(out, "the program is ending", delivery);
+}
+
 /// 404: nothing is at this path.
 pub fn not_found(out: &mut Vec<u8>, delivery: Delivery) {
     out.extend_from_slice(b"HTTP/1.1 404 Not Found\r\n");
