@@ -353,12 +353,31 @@ fn it_can_be_closed_and_moved() {
         assert_eq!(server.call("GET", path, "").0, 404, "{path}");
     }
     assert_eq!(server.status(CLIENT), 200);
+    // It can be opened without a restart, but not where it was not.
+    let file = server.directory.0.join("config.yaml");
+    let closed = std::fs::read_to_string(&file).unwrap();
+    let reload = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let reloaded = server.operate(&["reload"]);
+        assert_eq!(reloaded.status.code(), Some(0), "{reloaded:?}");
+    };
+    let opened = closed.replace("api:\n  enabled: false", "api:\n  enabled: true");
+    assert_ne!(closed, opened, "{closed}");
+    reload(&opened);
+    assert_eq!(server.call("GET", "/api/temp-bans", "").0, 200);
+    reload(&closed);
+    assert_eq!(server.call("GET", "/api/temp-bans", "").0, 404);
     server.stop();
     let port = harness::free_port();
     let server = Server::start(Config::new().set("api.address", "127.0.0.1").set("api.port", port));
     assert_eq!(server.call("GET", "/api/temp-bans", "").0, 404);
     let to = std::net::SocketAddr::from(([127, 0, 0, 1], port));
     assert_eq!(call(to, "GET", "/api/temp-bans", &[], "").0.status, 200);
+    let file = server.directory.0.join("config.yaml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("api:\n  address: 127.0.0.1\n", "api:\n  address: ''\n")).unwrap();
+    assert_eq!(server.operate(&["reload"]).status.code(), Some(0));
+    assert_eq!(server.call("GET", "/api/temp-bans", "").0, 404, "moved without a restart");
     let mut kept = Http::connect(to).unwrap();
     for _ in 0..3 {
         assert_eq!(kept.get("/api/radix-stats", &[]).unwrap().status, 200);
@@ -472,6 +491,67 @@ fn an_order_at_the_end_is_written_down_if_it_was_carried_out() {
         assert_eq!(listed, noted as u64, "round {round}, answered {answered:?}: {audit}");
         server.stop();
     }
+}
+
+#[test]
+fn every_order_is_in_the_record_however_many_come_at_once() {
+    let server = Server::start(Config::new().set("api.rate_limiting", "{enabled: false}"));
+    let to = server.config.nginx;
+    std::thread::scope(|scope| {
+        for part in 0..8 {
+            scope.spawn(move || {
+                for n in 0..150 {
+                    let body = format!(r#"{{"ip_address":"10.9.{part}.{n}","duration":"1h"}}"#);
+                    assert_eq!(call(to, "POST", "/api/ban", &[], &body).0.status, 200);
+                }
+            });
+        }
+    });
+    let (mut noted, mut before) = (0, String::new());
+    loop {
+        let page = server.ok("GET", &format!("/api/audit?limit=1000{before}"), "");
+        noted += page["audit"].as_array().unwrap().len();
+        let Some(next) = page["next_before"].as_i64() else { break };
+        before = format!("&before={next}");
+    }
+    assert_eq!(noted, 1_200);
+    // Whoever orders the same twice means it once.
+    for _ in 0..3 {
+        let again = server.ok("POST", "/api/ban", r#"{"ip_address":"10.9.0.1"}"#);
+        assert_eq!((&again["already"], &again["offences"]), (&true.into(), &1.into()), "{again}");
+    }
+    server.stop();
+}
+
+#[test]
+fn operators_are_answered_in_a_storm_of_bans() {
+    let server = Server::start(Config::new().set("ban.max_attempts", 1).set("api.rate_limiting", "{enabled: false}"));
+    let storm =
+        (0..60_000_u32).map(|n| harness::failed_login(&std::net::Ipv4Addr::from_bits(0x0a00_0000 | n).to_string()));
+    let storm: Vec<String> = storm.collect();
+    let (ended, to) = (std::sync::atomic::AtomicBool::new(false), server.config.nginx);
+    let slowest = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut slowest = Duration::ZERO;
+            while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+                let begun = Instant::now();
+                let (answer, said) = call(to, "GET", "/api/status", &[], "");
+                slowest = slowest.max(begun.elapsed());
+                assert_eq!(answer.status, 200);
+                let shards = said["shards"].as_array().unwrap();
+                assert!(shards.iter().all(|shard| shard["answers"] == true), "{said}");
+            }
+            slowest
+        });
+        for part in storm.chunks(2_000) {
+            server.send_tcp(part);
+        }
+        server.wait_for_bans_everywhere(60_000);
+        ended.store(true, std::sync::atomic::Ordering::Relaxed);
+        asking.join().unwrap()
+    });
+    record(&format!("the slowest status in a storm of bans: {slowest:?}"));
+    server.stop();
 }
 
 #[test]

@@ -266,6 +266,21 @@ fn documented(metrics: &BTreeMap<String, Served>) {
 }
 
 #[test]
+fn operators_requests_are_counted_and_any_path_will_do() {
+    let users = "{enabled: true, username: ada, password: secret}";
+    let server = Server::start(Config::new().set("api.basic_auth", users).set("prometheus.path", "/:m"));
+    for _ in 0..3 {
+        assert_eq!(server.call("GET", "/api/status", "").0, 401);
+    }
+    assert_eq!(server.operate(&["status"]).status.code(), Some(0));
+    let text = harness::Http::connect(server.config.metrics).unwrap().get("/:m", &[]).unwrap().body;
+    let metrics = harness::Metrics::parse(&text);
+    let counted = |status| metrics.get("fail2ban_service_requests_total", &[("service", "api"), ("status", status)]);
+    assert_eq!((counted("401"), counted("200"), counted("429")), (3, 1, 0));
+    server.stop();
+}
+
+#[test]
 fn promtool_finds_the_examples_right() {
     if !need("promtool") {
         return;

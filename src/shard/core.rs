@@ -41,8 +41,8 @@ const EVENTS_RESERVE: usize = 2 * super::COMMANDS;
 /// Connections taken from a listener when the shard stops listening: as many as can wait there.
 const WAITING_MAX: i32 = super::listen::BACKLOG;
 
-/// Clients looked at in one turn for an operator: a third of a millisecond's worth, and as many bans as may end in one step.
-const SURVEYED_PER_TURN: usize = 1 << 13;
+/// Clients looked at in one turn for an operator: a tenth of a millisecond's worth, since questions of proxies wait for it.
+const SURVEYED_PER_TURN: usize = 1 << 11;
 const LIFTED_PER_TURN: usize = 1 << 11;
 
 /// What all shards together keep of log lines, and each at least.

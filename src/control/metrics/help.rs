@@ -19,7 +19,11 @@ pub const REQUEST_DURATION: &str = "fail2ban_service_request_duration_seconds";
 pub const HELP: &[(&str, Kind, &str)] = &[
     // Questions
     ("fail2ban_requests_total", Counter, "What proxies asked, by the verdict or what stood in its place"),
-    ("fail2ban_service_requests_total", Counter, "What proxies were answered, by the status of their protocol"),
+    (
+        "fail2ban_service_requests_total",
+        Counter,
+        "What proxies and operators were answered, by the status of their protocol",
+    ),
     (REQUEST_DURATION, Histogram, "From having read a question to having handed the answer to the kernel"),
     ("fail2ban_connections_total", Counter, "Connections, by what became of them"),
     ("fail2ban_spoa_disconnects_total", Counter, "DISCONNECT frames, by who sent them and their status"),
