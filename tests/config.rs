@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use mailfail2ban::config::table::{PATTERN_KEYS, SETTINGS};
 use mailfail2ban::config::{
-    DatabaseDriver, Driver, Dsn, Fault, LogFormat, LogLevel, OnUnknown, PatternSettings, Protocol, Settings, document,
-    parse, restart_needed,
+    DatabaseDriver, Driver, Dsn, Fault, LogFormat, LogLevel, OnUnknown, PatternSettings, Protocol, Role, Secret,
+    Settings, Token, document, parse, restart_needed,
 };
 use proptest::prelude::*;
 
@@ -97,6 +97,12 @@ fn defaults_are_the_documented_ones() {
     assert_eq!((r.state_dir.as_str(), r.node.as_str()), ("./state", ""));
     assert_eq!((s.log.level, s.log.format), (LogLevel::Info, LogFormat::Auto));
 
+    let api = &s.api;
+    assert_eq!((api.enabled, api.address, api.port, api.max_connections), (true, None, 8889, 256));
+    assert_eq!(networks(&api.allowed_ips), ["127.0.0.0/8", "::1"]);
+    assert_eq!((api.basic_auth.enabled, api.users(), api.tokens.len()), (false, Vec::new(), 0));
+    assert_eq!((api.rate_limiting.enabled, api.rate_limiting.requests_per_minute), (true, 60));
+
     let names: Vec<&str> = s.syslog.patterns.iter().map(|p| p.name.as_str()).collect();
     assert_eq!(names, ["dovecot-login", "postfix-sasl", "postfix-sasl-bare", "sogo-login", "sogo-login-failed"]);
     for pattern in &s.syslog.patterns {
@@ -123,7 +129,8 @@ fn the_committed_file_is_the_document_and_means_the_defaults() {
 fn the_document_has_every_setting_and_fits_a_page() {
     let document = document();
     for row in SETTINGS {
-        assert!(document.lines().any(|line| line.starts_with(&format!("  {}:", row.name()))), "{}", row.key);
+        let indent = "  ".repeat(row.key.matches('.').count());
+        assert!(document.lines().any(|line| line.starts_with(&format!("{indent}{}:", row.name()))), "{}", row.key);
     }
     for row in PATTERN_KEYS {
         assert!(document.contains(&format!("  #   {}: ", row.key)), "{}", row.key);
@@ -443,7 +450,7 @@ fn unknown_keys_are_faults_with_a_suggestion() {
         ("ban.max_attempts: 5\n", "1 ban.max_attempts: write `max_attempts` below `ban:`"),
         (
             "x: 5\n",
-            "1 x: there is no such section; there are syslog, spoa, envoy, nginx, ban, database, prometheus, runtime, log",
+            "1 x: there is no such section; there are syslog, spoa, envoy, nginx, ban, database, prometheus, api, runtime, log",
         ),
         (
             "ban: {<<: {max_attempts: 3}}\n",
@@ -518,7 +525,7 @@ config.yaml:7: syslog.patterns[0].severity: expected a whole number from 1 to 6,
 config.yaml:9: syslog.patterns[1].name: the name \"a\" is taken by the pattern on line 6
 config.yaml:11: ban.max_attempts: expected a whole number from 1 to 10000, found the text \"no\"
 config.yaml:12: ban.time_window: expected a duration from 1s to 30d, found the number 10 without a unit: write 10s
-config.yaml:13: colour: there is no such section; there are syslog, spoa, envoy, nginx, ban, database, prometheus, runtime, log
+config.yaml:13: colour: there is no such section; there are syslog, spoa, envoy, nginx, ban, database, prometheus, api, runtime, log
 environment: FAIL2BAN_BAN_MAX_ATTEMPTS: expected a whole number from 1 to 10000, found the text \"many\""
     );
 }
@@ -695,11 +702,186 @@ fn settings_must_agree_with_each_other() {
 }
 
 #[test]
-fn sections_of_other_versions_are_named_and_passed_over() {
-    let s = good("ban:\n  max_attempts: 3\napi:\n  users: [1, {a: b}]\n");
-    assert_eq!(s.ban.max_attempts, 3);
-    assert_eq!(warnings(&s), ["line 3: api: section `api` is not served by this version and is ignored",]);
-    assert_eq!(s.warnings[0].at("config.yaml").to_string().split(": ").next(), Some("config.yaml:3"));
+fn the_api_is_set_up_in_the_file_or_the_environment() {
+    let hash = "$argon2id$v=19$m=19456,t=2,p=1$c29tZXNhbHQ$RdescudvJCsgt3ub+b4dWRWJTmaaJObG";
+    let s = good(&format!(
+        "api:
+  address: '::1'
+  port: 8080
+  allowed_ips: [10.0.0.0/8]
+  tokens:
+    - {{name: backup, token: 0123456789abcdef, role: read}}
+    - {{name: deploy, hash: 9F86D081884C7D659A2FEAA0C55AD015A3BF4F1B2B0B822CD15D6C15B0F00A08}}
+  basic_auth:
+    enabled: true
+    username: alice
+    password: '{hash}'
+    users: {{bob: s3cret, 'eve@example.org': {{password: other, role: read}}}}
+  rate_limiting: {{enabled: false, requests_per_minute: 7}}
+"
+    ));
+    let api = &s.api;
+    assert_eq!(api.listen_tcp().unwrap().to_string(), "[::1]:8080");
+    assert_eq!(networks(&api.allowed_ips), ["10.0.0.0/8"]);
+    assert_eq!((api.rate_limiting.enabled, api.rate_limiting.requests_per_minute), (false, 7));
+    let users: Vec<_> = api.users().into_iter().map(|u| (u.name, u.password.reveal().to_owned(), u.role)).collect();
+    let want = [("alice", hash, Role::Admin), ("bob", "s3cret", Role::Admin), ("eve@example.org", "other", Role::Read)];
+    assert!(users.iter().map(|(name, password, role)| (name.as_str(), password.as_str(), *role)).eq(want), "{users:?}");
+    assert_eq!(api.tokens[0].token, Token::Clear(Secret::new("0123456789abcdef")));
+    let Token::Hash(sha256) = &api.tokens[1].token else { panic!("{:?}", api.tokens) };
+    assert_eq!((sha256[0], sha256[31]), (0x9f, 0x08));
+    assert_eq!((api.tokens[0].role, api.tokens[1].role), (Role::Read, Role::Admin));
+    assert_eq!(s.warnings, []);
+    // Nothing that is printed shows a secret.
+    let shown = format!("{s:?}");
+    assert!(
+        !["argon2id", "s3cret", "other", "0123456789abcdef"].iter().any(|secret| shown.contains(secret)),
+        "{shown}"
+    );
+
+    let s = read(
+        "",
+        &[
+            ("FAIL2BAN_API_BASIC_AUTH_ENABLED", "true"),
+            ("FAIL2BAN_API_BASIC_AUTH_USERNAME", "alice"),
+            ("FAIL2BAN_API_BASIC_AUTH_PASSWORD", "secret"),
+            ("FAIL2BAN_API_BASIC_AUTH_USERS", "{bob: other}"),
+            ("FAIL2BAN_API_TOKENS", "[{name: ci, token: 0123456789abcdef}]"),
+            ("FAIL2BAN_API_ALLOWED_IPS", "10.0.0.0/8, ::1"),
+            ("FAIL2BAN_API_ADDRESS", ""),
+            ("FAIL2BAN_API_RATE_LIMITING_REQUESTS_PER_MINUTE", "9"),
+        ],
+    );
+    let api = s.unwrap().api;
+    assert_eq!((api.users().len(), api.tokens.len(), api.allowed_ips.len()), (2, 1, 2));
+    assert_eq!((api.listen_tcp(), api.rate_limiting.requests_per_minute), (None, 9));
+    assert_eq!(good("api: {basic_auth: {users: {bob: x}}}").api.users(), [], "not enabled");
+}
+
+#[test]
+fn faults_of_the_api_are_named_without_secrets() {
+    for (yaml, want) in [
+        (
+            "api:\n  basic_auth:\n    enabled: true\n",
+            "3 api.basic_auth.enabled: needs a user: set `api.basic_auth.username` and `api.basic_auth.password`, or \
+             `api.basic_auth.users`",
+        ),
+        (
+            "api:\n  basic_auth:\n    enabled: true\n    username: alice\n",
+            "4 api.basic_auth.username: needs `api.basic_auth.password` as well",
+        ),
+        (
+            "api:\n  basic_auth:\n    enabled: true\n    password: hunter2\n",
+            "4 api.basic_auth.password: needs `api.basic_auth.username` as well",
+        ),
+        (
+            "api:\n  basic_auth: {enabled: true, username: al, password: hunter2, users: {al: hunter2}}\n",
+            "2 api.basic_auth.username: \"al\" has two passwords, here and in `api.basic_auth.users`",
+        ),
+        (
+            "api:\n  basic_auth:\n    user: x\n",
+            "3 api.basic_auth.user: there is no such setting; did you mean `api.basic_auth.users`?",
+        ),
+        ("api:\n  basic_auth: hunter2\n", "2 api.basic_auth: expected settings below it, found the text \"hunter2\""),
+        ("api:\n  basic_aut:\n", "2 api.basic_aut: there is no such setting; did you mean `api.basic_auth`?"),
+        (
+            "api:\n  basic_auth:\n    enabled: false\n    enabled: true\n",
+            "4 api.basic_auth.enabled: is given twice; the first is on line 3",
+        ),
+        (
+            "api:\n  basic_auth:\n    password: 123456\n",
+            "3 api.basic_auth.password: expected a password, found a number; put it in quotes",
+        ),
+        (
+            "api:\n  basic_auth:\n    password: '$argon2id$hunter2'\n",
+            "3 api.basic_auth.password: is not an argon2id hash: salt too short (minimum 8 bytes)",
+        ),
+        (
+            "api:\n  basic_auth:\n    password: '$2y$10$hunter2'\n",
+            "3 api.basic_auth.password: looks like a hash of a kind that is not known; those that are begin with \
+             $argon2id$",
+        ),
+        (
+            "api:\n  basic_auth:\n    password: '$argon2id$v=19$m=4000000,t=2,p=1$c29tZXNhbHQ$RdescudvJCsgt3ub+b4dWRWJTmaaJObG'\n",
+            "3 api.basic_auth.password: takes too much to check: m is at most 262144, t at most 64; \
+             m=19456,t=2,p=1 will do",
+        ),
+        (
+            "api:\n  basic_auth:\n    users: [hunter2]\n",
+            "3 api.basic_auth.users: expected users with their passwords, like {alice: '…'}, found a list",
+        ),
+        (
+            "api:\n  basic_auth:\n    users:\n      al: 7\n      'a:b': hunter2\n      bob: ''\n      cy: {password: hunter2, \
+             rôle: read}\n      di: {role: root, password: hunter2}\n      ed: {}\n      al: hunter2\n",
+            "4 api.basic_auth.users.al: expected a password, found a number; put it in quotes\n\
+             5 api.basic_auth.users.a:b: expected a name of at most 128 bytes without colons, or nothing, found the \
+             text \"a:b\"\n\
+             6 api.basic_auth.users.bob: must not be empty: every user has a password\n\
+             7 api.basic_auth.users.cy.rôle: there is no such key; did you mean `role`?\n\
+             8 api.basic_auth.users.di.role: expected admin or read, found the text \"root\"\n\
+             9 api.basic_auth.users.ed: needs a `password`\n\
+             10 api.basic_auth.users.al: is given twice; the first is on line 4",
+        ),
+        (
+            "api:\n  tokens:\n    - hunter2\n    - {name: a}\n    - {token: 0123456789abcdef}\n    - {name: b, token: \
+             hunter2}\n    - {name: c, token: 'hunter2 hunter2 hunter2'}\n    - {name: d, hash: 123}\n    - {name: e, \
+             hash: hunter2}\n    - {name: f, tokens: x}\n",
+            "3 api.tokens[0]: expected a token with `name` and `token` or `hash`, found a text\n\
+             4 api.tokens[1]: needs a `token` or its `hash`\n\
+             5 api.tokens[2]: needs a `name`\n\
+             6 api.tokens[3].token: expected a token of at least 16 characters, found a shorter one\n\
+             7 api.tokens[4].token: expected a token of letters, digits and - . _ ~ + / =, found another character in \
+             it\n\
+             8 api.tokens[5].hash: expected the SHA-256 of a token, found a number; put it in quotes\n\
+             9 api.tokens[6].hash: expected the SHA-256 of a token, 64 hexadecimal digits (printf %s TOKEN | sha256sum)\n\
+             10 api.tokens[7].tokens: there is no such key; did you mean `token`?",
+        ),
+        (
+            "api:\n  tokens:\n    - {name: a, token: 0123456789abcdef, hash: \
+             9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08}\n    - {name: b, token: \
+             0123456789abcdef}\n    - {name: b, token: 0123456789abcdeg}\n",
+            "3 api.tokens[0]: has a `token` and a `hash`: one of them is enough\n\
+             5 api.tokens[2]: the name \"b\" is taken by another token",
+        ),
+        (
+            "api:\n  address: localhost\n",
+            "2 api.address: expected an address, like 127.0.0.1, 0.0.0.0 or ::1, or nothing, found the text \
+             \"localhost\"; host names are not looked up",
+        ),
+        (
+            "api:\n  address: 127.0.0.1\n  port: 8888\n",
+            "3 api.port: `api` would listen on 127.0.0.1:8888 and `nginx` on 0.0.0.0:8888: give one of them another port",
+        ),
+    ] {
+        let found = report(yaml, &[]).join("\n");
+        assert_eq!(found, want, "{yaml}");
+        assert!(!found.contains("hunter2") || yaml.contains("basic_auth: hunter2"), "{found}");
+    }
+    assert_eq!(
+        report("", &[("FAIL2BAN_API_BASIC_AUTH_USERS", "hunter2")]).join("\n"),
+        "- FAIL2BAN_API_BASIC_AUTH_USERS: expected users with their passwords, like {alice: '…'}, found a text"
+    );
+    let warned =
+        warnings(&good("api:\n  allowed_ips: [127.0.0.1, '::1', 10.0.0.0/8]\n  basic_auth:\n    username: a\n"));
+    assert_eq!(
+        warned,
+        [
+            "api.basic_auth.enabled: is false, so nobody is asked for a password, though there are users",
+            "line 2: api.allowed_ips: is wider than this machine, and there is neither a password nor a token: whoever \
+             comes from there can ban anybody",
+        ]
+    );
+    assert_eq!(good("api: {enabled: false, allowed_ips: 0.0.0.0/0, basic_auth: {enabled: true}}").warnings, []);
+}
+
+#[test]
+fn what_may_change_of_the_api_changes_on_reload() {
+    let old = Settings::default();
+    let new = good(
+        "api: {address: '::1', port: 1, max_connections: 9, allowed_ips: [], tokens: [{name: a, token: \
+         0123456789abcdef}], basic_auth: {users: {al: x}}, rate_limiting: {requests_per_minute: 1}}",
+    );
+    assert_eq!(restart_needed(&old, &new), ["api.address", "api.port", "api.max_connections"]);
 }
 
 #[test]
@@ -740,7 +922,11 @@ fn the_environment_beats_the_file() {
 fn every_setting_can_be_overridden() {
     for row in SETTINGS {
         let mailfail2ban::config::table::Absent::Default(default) = row.absent else { continue };
-        let text = if matches!(default, "[]" | "\"\"") { "" } else { default };
+        let text = match default {
+            "[]" | "\"\"" => "",
+            "[127.0.0.0/8, '::1']" => "127.0.0.0/8, ::1",
+            other => other,
+        };
         let settings = read("", &[(&row.environment_name(), text)]).unwrap_or_else(|faults| panic!("{faults}"));
         assert_eq!(settings, Settings::default(), "{}", row.key);
     }
@@ -783,7 +969,7 @@ fn unknown_variables_are_only_warned_of() {
             ("FAIL2BAN_NGINX_PORT", "tcp://10.0.0.1:8888"),
             ("FAIL2BAN_BAN_MAX_ATTEMPT", "3"),
             ("FAIL2BAN_DATABASE_DNS", "user:secret@tcp(db)/x"),
-            ("FAIL2BAN_API_BASIC_AUTH_PASSWORD", "secret"),
+            ("FAIL2BAN_API_BASIC_AUTH_PASSWD", "secret"),
             ("fail2ban_ban_max_attempts", "3"),
         ],
     )
@@ -792,7 +978,7 @@ fn unknown_variables_are_only_warned_of() {
     let warnings = warnings(&s);
     assert_eq!(warnings.len(), 6, "{warnings:#?}");
     assert!(warnings.iter().all(|w| w.starts_with("environment: FAIL2BAN_") && !w.contains("secret")), "{warnings:#?}");
-    assert!(warnings[0].contains("section `api` is not served by this version"), "{warnings:#?}");
+    assert!(warnings[0].ends_with("did you mean FAIL2BAN_API_BASIC_AUTH_PASSWORD?"), "{warnings:#?}");
     assert!(warnings[1].ends_with("did you mean FAIL2BAN_BAN_MAX_ATTEMPTS?"), "{warnings:#?}");
     assert!(warnings[2].ends_with("did you mean FAIL2BAN_DATABASE_DSN?"), "{warnings:#?}");
     assert!(warnings[3].contains("Kubernetes"), "{warnings:#?}");
@@ -899,7 +1085,10 @@ proptest! {
         row in 0..SETTINGS.len(),
     ) {
         let _ = parse("x", &yaml, [(SETTINGS[row].environment_name(), value.clone())].into_iter());
-        if let Err(faults) = parse("x", &format!("{}:\n  {}: {value}\n", SETTINGS[row].section(), SETTINGS[row].name()), std::iter::empty()) {
+        let parts: Vec<&str> = SETTINGS[row].key.split('.').collect();
+        let lines = parts.iter().enumerate().map(|(depth, part)| format!("{}{part}:", "  ".repeat(depth)));
+        let yaml = format!("{} {value}\n", lines.collect::<Vec<_>>().join("\n"));
+        if let Err(faults) = parse("x", &yaml, std::iter::empty()) {
             prop_assert!(!faults.as_slice().is_empty());
             prop_assert_eq!(faults.to_string().lines().count(), faults.as_slice().len(), "{}", faults);
         }

@@ -3,10 +3,11 @@
 --
 --   patterns, ban_config, blacklist, whitelist   yours: change them with mysql, and every node follows
 --   bans                                         written by the nodes: who was banned by which of them, until when
+--   audit                                        written by the nodes: what operators did on which of them
 --   mailfail2ban_versions                        how often each table has changed, for nodes to see that it has
 --   mailfail2ban_meta                            what the nodes must remember about this database
 --
--- Times in bans are UTC. Names and addresses are compared byte by byte.
+-- Times in bans and audit are UTC. Names and addresses are compared byte by byte.
 --
 -- A faulty row is not refused here: the program leaves it out, says which one it is, and works with the others.
 
@@ -83,15 +84,38 @@ CREATE TABLE IF NOT EXISTS bans (
     severity      INTEGER NOT NULL,
     failures      BIGINT NOT NULL,
     offences      BIGINT NOT NULL,
+    -- What an operator gave as the reason, and who it was.
     reason        TEXT,
+    created_by    VARCHAR(128),
     banned_at     DATETIME(3) NOT NULL,
     expires_at    DATETIME(3) NOT NULL,
     lifted_at     DATETIME(3),
     lifted_reason VARCHAR(32),
+    lifted_by     VARCHAR(128),
     UNIQUE KEY bans_decision (node, run, serial),
     KEY bans_seq (seq),
     KEY bans_ip_address (ip_address),
     KEY bans_expires_at (expires_at)
+) ENGINE = InnoDB DEFAULT CHARACTER SET = utf8mb4 COLLATE = utf8mb4_bin;
+
+-- What operators did, on all nodes. Only the program writes here.
+CREATE TABLE IF NOT EXISTS audit (
+    id      BIGINT AUTO_INCREMENT PRIMARY KEY,
+    -- On which node, in which of its runs, and as which entry of that run.
+    node    VARCHAR(128) NOT NULL,
+    run     BIGINT NOT NULL,
+    serial  BIGINT NOT NULL,
+    at      DATETIME(3) NOT NULL,
+    -- Who, through which door (api, socket), and from which address.
+    who     VARCHAR(128) NOT NULL,
+    channel VARCHAR(32) NOT NULL,
+    peer    VARCHAR(128),
+    -- What, to whom, and what came of it.
+    action  VARCHAR(64) NOT NULL,
+    target  TEXT NOT NULL,
+    detail  TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    UNIQUE KEY audit_entry (node, run, serial)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET = utf8mb4 COLLATE = utf8mb4_bin;
 
 CREATE TABLE IF NOT EXISTS mailfail2ban_versions (

@@ -2,10 +2,11 @@
 --
 --   patterns, ban_config, blacklist, whitelist   yours: change them with sqlite3, and the program follows
 --   bans                                         written by the program: who was banned, until when
+--   audit                                        written by the program: what operators did
 --   mailfail2ban_versions                        how often each table has changed, for the program to see that it has
 --   mailfail2ban_meta                            what the program must remember about this database
 --
--- Times are UTC: YYYY-MM-DD HH:MM:SS, in bans with milliseconds.
+-- Times are UTC: YYYY-MM-DD HH:MM:SS, in bans and audit with milliseconds.
 --
 -- A faulty row is not refused here: the program leaves it out, says which one it is, and works with the others.
 
@@ -82,16 +83,39 @@ CREATE TABLE bans (
     severity      INTEGER NOT NULL,
     failures      INTEGER NOT NULL,
     offences      INTEGER NOT NULL,
+    -- What an operator gave as the reason, and who it was.
     reason        TEXT,
+    created_by    TEXT,
     banned_at     TEXT NOT NULL,
     expires_at    TEXT NOT NULL,
     lifted_at     TEXT,
     lifted_reason TEXT,
+    lifted_by     TEXT,
     UNIQUE (node, run, serial)
 );
 CREATE INDEX bans_seq ON bans (seq);
 CREATE INDEX bans_ip_address ON bans (ip_address);
 CREATE INDEX bans_expires_at ON bans (expires_at);
+
+-- What operators did, on all nodes. Only the program writes here.
+CREATE TABLE audit (
+    id      INTEGER PRIMARY KEY AUTOINCREMENT,
+    -- On which node, in which of its runs, and as which entry of that run.
+    node    TEXT NOT NULL,
+    run     INTEGER NOT NULL,
+    serial  INTEGER NOT NULL,
+    at      TEXT NOT NULL,
+    -- Who, through which door (api, socket), and from which address.
+    who     TEXT NOT NULL,
+    channel TEXT NOT NULL,
+    peer    TEXT,
+    -- What, to whom, and what came of it.
+    action  TEXT NOT NULL,
+    target  TEXT NOT NULL,
+    detail  TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    UNIQUE (node, run, serial)
+);
 
 CREATE TABLE mailfail2ban_versions (
     name    TEXT NOT NULL PRIMARY KEY,

@@ -2,10 +2,15 @@
 
 mod check;
 mod matching;
+mod operate;
+mod remote;
+mod table;
 
 use crate::config::{self, Faults};
 use crate::control::{self, About, RunFault};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use operate::Operate;
+use remote::RemoteFault;
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -30,8 +35,8 @@ const VERSION_LINE: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("MAILFA
                   Without a command it runs the server.",
     after_help = "Settings come from --config FILE, else ./config.yaml, else /etc/mailfail2ban/config.yaml. Each can be \
                   overridden by an environment variable: ban.max_attempts by FAIL2BAN_BAN_MAX_ATTEMPTS.\n\n\
-                  Exit status: 0 all well, 1 something went wrong while running, 2 the configuration or the command \
-                  line is wrong."
+                  Exit status: 0 all well, 1 something went wrong while running or was refused, 2 the configuration or \
+                  the command line is wrong, 3 the client that `explain` was asked about is denied."
 )]
 struct Arguments {
     /// The configuration file
@@ -64,6 +69,10 @@ enum Command {
     },
     /// Print a configuration with every setting, its default and its reason
     Config,
+    #[command(flatten)]
+    Operate(Operate),
+    /// Print what a shell needs to complete commands and options
+    Completions { shell: clap_complete::Shell },
 }
 
 /// How matches are printed.
@@ -92,6 +101,19 @@ pub fn main() -> ExitCode {
             print(&config::document());
             Ok(())
         }
+        Some(Command::Operate(operate)) => {
+            return match operate.run(arguments.config.as_deref()) {
+                Ok(status) => ExitCode::from(status),
+                Err(RemoteFault::Configuration(faults)) => complain(&configuration(&faults), EXIT_CONFIGURATION),
+                Err(fault) => complain(&fault, EXIT_RUN_TIME),
+            };
+        }
+        Some(Command::Completions { shell }) => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "mailfail2ban", &mut script);
+            print(&String::from_utf8_lossy(&script));
+            Ok(())
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -113,8 +135,16 @@ fn configuration(faults: &Faults) -> String {
     format!("{faults}\n{count} {noun} in the configuration")
 }
 
-/// Prints to standard output. Whoever reads may have had enough (`| head`); that is no fault.
+/// Prints to standard output. Whoever reads may have had enough (`| head`); that is no fault. What cannot be written for
+/// another reason ends the program, since the exit status says that all was well.
 fn print(text: &str) {
     use std::io::Write as _;
-    drop(std::io::stdout().write_all(text.as_bytes()));
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(why) if why.kind() != std::io::ErrorKind::BrokenPipe => {
+            eprintln!("mailfail2ban: cannot write to standard output: {why}");
+            std::process::exit(EXIT_RUN_TIME.into());
+        }
+        _ => {}
+    }
 }

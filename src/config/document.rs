@@ -31,21 +31,22 @@ pub fn document() -> String {
     let mut text = String::new();
     comment(&mut text, 0, HEADER);
     for (section, doc) in SECTIONS {
+        let indent = 2 * section.matches('.').count();
         text.push('\n');
-        comment(&mut text, 0, doc);
-        push_line(&mut text, 0, &format!("{section}:"));
+        comment(&mut text, indent, doc);
+        push_line(&mut text, indent, &format!("{}:", section.rsplit('.').next().unwrap_or(section)));
         for (index, row) in SETTINGS.iter().filter(|row| row.section() == *section).enumerate() {
             if index > 0 {
                 text.push('\n');
             }
-            setting(&mut text, row);
+            setting(&mut text, row, indent + 2);
         }
     }
     text
 }
 
-fn setting<T>(text: &mut String, row: &Setting<T>) {
-    comment(text, 2, row.doc);
+fn setting<T>(text: &mut String, row: &Setting<T>, indent: usize) {
+    comment(text, indent, row.doc);
     if row.kind == Kind::Patterns {
         pattern_keys(text);
     }
@@ -54,17 +55,17 @@ fn setting<T>(text: &mut String, row: &Setting<T>) {
         Reload::Live => "Changes on reload.",
         Reload::Restart => "Needs a restart.",
     };
-    comment(text, 2, format!("{facts} {reload}").trim());
+    comment(text, indent, format!("{facts} {reload}").trim());
     match (row.kind, row.absent) {
         (Kind::Patterns, Absent::Default(value)) => {
-            push_line(text, 2, &format!("{}:", row.name()));
+            push_line(text, indent, &format!("{}:", row.name()));
             for line in value.lines() {
-                push_line(text, 4, line);
+                push_line(text, indent + 2, line);
             }
         }
-        (_, Absent::Default(value)) => push_line(text, 2, &format!("{}: {value}", row.name())),
+        (_, Absent::Default(value)) => push_line(text, indent, &format!("{}: {value}", row.name())),
         // Not in the file while nobody gives a value.
-        (_, Absent::Required | Absent::Nothing(_)) => push_line(text, 2, &format!("# {}:", row.name())),
+        (_, Absent::Required | Absent::Nothing(_)) => push_line(text, indent, &format!("# {}:", row.name())),
     }
 }
 
@@ -93,13 +94,19 @@ fn facts<T>(row: &Setting<T>) -> String {
             letters.next().map_or_else(String::new, |first| format!("{}{}.", first.to_uppercase(), letters.as_str()))
         }
         // The doc says it, or the value shows it.
-        Kind::SocketAddress | Kind::IpAddress | Kind::Text(_) | Kind::Texts(_) | Kind::Networks | Kind::Patterns => {
-            String::new()
-        }
+        Kind::SocketAddress
+        | Kind::IpAddress
+        | Kind::IpAddressOrNothing
+        | Kind::Text(_)
+        | Kind::Texts(_)
+        | Kind::Networks
+        | Kind::Patterns
+        | Kind::Users
+        | Kind::Tokens => String::new(),
     };
     match row.absent {
         Absent::Default(_) if row.kind == Kind::Patterns => {}
-        Absent::Default("[]" | "\"\"") => facts.push_str(" Default: empty."),
+        Absent::Default("[]" | "{}" | "\"\"") => facts.push_str(" Default: empty."),
         Absent::Default(value) => {
             // Writing to a String cannot fail.
             let _ = write!(facts, " Default: {value}.");

@@ -5,9 +5,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::credentials::read_password;
 use super::duration::{DurationFault, parse_duration, print_duration};
 use super::fault::{Fault, printable, quoted};
-use super::settings::PatternSettings;
+use super::settings::{PatternSettings, TokenSettings, UserSettings};
 use super::suggest;
 use super::table::{ChoicePlace, Place};
 use super::yaml::{Content, Node};
@@ -33,6 +34,7 @@ pub enum Kind {
     /// `127.0.0.1:5514`, `[::1]:5514`; never a host name, which could mean another address tomorrow.
     SocketAddress,
     IpAddress,
+    IpAddressOrNothing,
     Port,
     Text(TextRule),
     /// A list of texts; a single one stands for a list of one.
@@ -41,6 +43,10 @@ pub enum Kind {
     Networks,
     /// Entries with keys of their own, read by `parse.rs`.
     Patterns,
+    /// Names with passwords, read by `credentials.rs`, as are the next.
+    Users,
+    /// Entries with keys of their own.
+    Tokens,
 }
 
 /// What a text must look like.
@@ -61,6 +67,10 @@ pub enum TextRule {
     Folder,
     /// What a node is called; empty for what its host is called. It becomes a column of a shared table.
     Node,
+    /// The name of a user: no colon, which ends it where it is sent (RFC 7617 §2). Empty for none.
+    User,
+    /// A password or its hash, which no message shows. Empty for none.
+    Password,
 }
 
 /// A name longer than this is no name.
@@ -85,10 +95,13 @@ pub(super) enum Value {
     Choice(&'static str),
     Socket(SocketAddr),
     Ip(IpAddr),
+    MaybeIp(Option<IpAddr>),
     Text(String),
     Texts(Vec<String>),
     Networks(Vec<Network>),
     Patterns(Vec<PatternSettings>),
+    Users(Vec<UserSettings>),
+    Tokens(Vec<TokenSettings>),
 }
 
 /// Which value of which source is being read, for the faults in it.
@@ -126,7 +139,7 @@ impl Spots<'_> {
 }
 
 impl Kind {
-    /// Reads a value, or says in `faults` all that is wrong with it. Not for [`Kind::Patterns`].
+    /// Reads a value, or says in `faults` all that is wrong with it. Not for kinds that other rooms read.
     pub(super) fn read(self, node: &Node, spot: &Spot, faults: &mut Vec<Fault>) -> Option<Value> {
         match self {
             Kind::Networks => {
@@ -208,7 +221,11 @@ impl Kind {
             }
 
             (Kind::SocketAddress, Content::Text(text)) => read_socket_address(text).map_err(|hint| wrong(&hint)),
-            (Kind::IpAddress, Content::Text(text)) => read_ip_address(text).map_err(wrong),
+            (Kind::IpAddress, Content::Text(text)) => read_ip_address(text).map(Value::Ip).map_err(wrong),
+            (Kind::IpAddressOrNothing, Content::Text(text)) => match text.as_str() {
+                "" => Ok(Value::MaybeIp(None)),
+                text => read_ip_address(text).map(|ip| Value::MaybeIp(Some(ip))).map_err(wrong),
+            },
 
             (Kind::Text(rule), content) => read_text(rule, content).map(Value::Text),
 
@@ -237,6 +254,7 @@ impl Kind {
             Kind::Choice(names) => one_of(names),
             Kind::SocketAddress => "an address with a port, like 127.0.0.1:5514 or [::1]:5514".to_owned(),
             Kind::IpAddress => "an address, like 127.0.0.1, 0.0.0.0 or ::1".to_owned(),
+            Kind::IpAddressOrNothing => "an address, like 127.0.0.1, 0.0.0.0 or ::1, or nothing".to_owned(),
             Kind::Port => format!("a port from 1 to {}", u16::MAX),
             Kind::Text(TextRule::UrlPath) => "a path, like /metrics".to_owned(),
             Kind::Text(TextRule::SocketPath) => format!(
@@ -246,10 +264,15 @@ impl Kind {
             Kind::Text(TextRule::Node) => {
                 format!("a name of at most {NODE_BYTES_MAX} letters, digits, `.`, `_` and `-`, or nothing")
             }
+            Kind::Text(TextRule::User) => {
+                format!("a name of at most {NAME_BYTES_MAX} bytes without colons, or nothing")
+            }
             Kind::Text(_) => "a text".to_owned(),
             Kind::Texts(_) => "a text or a list of texts".to_owned(),
             Kind::Networks => "a list of addresses and networks, like [192.0.2.1, 10.0.0.0/8]".to_owned(),
             Kind::Patterns => "a list of patterns".to_owned(),
+            Kind::Users => "users with their passwords, like {alice: '…'}".to_owned(),
+            Kind::Tokens => "a list of tokens, like [{name: backup, token: '…'}]".to_owned(),
         }
     }
 
@@ -259,8 +282,13 @@ impl Kind {
             self,
             Kind::Networks
                 | Kind::Texts(_)
+                | Kind::IpAddressOrNothing
                 | Kind::Patterns
-                | Kind::Text(TextRule::SocketPath | TextRule::Folder | TextRule::Node)
+                | Kind::Users
+                | Kind::Tokens
+                | Kind::Text(
+                    TextRule::SocketPath | TextRule::Folder | TextRule::Node | TextRule::User | TextRule::Password
+                )
         )
     }
 
@@ -307,9 +335,12 @@ impl Value {
             (Place::Text(place), Value::Text(value)) => *place = value,
             (Place::Texts(place), Value::Texts(value)) => *place = value,
             (Place::Ip(place), Value::Ip(value)) => *place = value,
+            (Place::MaybeIp(place), Value::MaybeIp(value)) => *place = value,
             (Place::Socket(place), Value::Socket(value)) => *place = value,
             (Place::Networks(place), Value::Networks(value)) => *place = value,
             (Place::Patterns(place), Value::Patterns(value)) => *place = value,
+            (Place::Users(place), Value::Users(value)) => *place = value,
+            (Place::Tokens(place), Value::Tokens(value)) => *place = value,
             (Place::Choice(ChoicePlace(place)), Value::Choice(name)) => {
                 let known = place.choose(name);
                 assert!(known, "the row names the choices of another type than its field's: {name}");
@@ -361,10 +392,10 @@ fn read_socket_address(text: &str) -> Result<Value, String> {
 }
 
 /// The error is what is added to the message.
-fn read_ip_address(text: &str) -> Result<Value, &'static str> {
+fn read_ip_address(text: &str) -> Result<IpAddr, &'static str> {
     let bare = text.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')).unwrap_or(text);
     if let Ok(ip) = bare.parse::<IpAddr>() {
-        return Ok(Value::Ip(ip));
+        return Ok(ip);
     }
     Err(if text.parse::<SocketAddr>().is_ok() {
         "; the port is a setting of its own"
@@ -375,7 +406,10 @@ fn read_ip_address(text: &str) -> Result<Value, &'static str> {
     })
 }
 
-fn read_text(rule: TextRule, content: &Content) -> Result<String, String> {
+pub(super) fn read_text(rule: TextRule, content: &Content) -> Result<String, String> {
+    if rule == TextRule::Password {
+        return read_password(content);
+    }
     let expected = Kind::Text(rule).expected();
     let text = match content {
         Content::Text(text) => text,
@@ -388,7 +422,12 @@ fn read_text(rule: TextRule, content: &Content) -> Result<String, String> {
     };
     let found = found(content);
     match rule {
-        TextRule::Any => {}
+        TextRule::Any | TextRule::Password => {}
+        TextRule::User => {
+            if text.len() > NAME_BYTES_MAX || text.chars().any(|c| c == ':' || c.is_control()) {
+                return Err(format!("expected {expected}, found {found}"));
+            }
+        }
         TextRule::NotEmpty | TextRule::Name | TextRule::Program if text.is_empty() => {
             return Err("must not be empty".to_owned());
         }

@@ -11,6 +11,7 @@
 //!     yaml.rs   YAML as a tree that knows its lines
 //!     table.rs  the rows: key, kind, default, unit, reason, reload
 //!     kind.rs   how a value of each kind is read, and what is said when it is wrong
+//! credentials.rs users, passwords and tokens, which no message shows
 //! dsn.rs        where a database is: one type for what each kind of database calls a DSN
 //! row.rs        patterns and ban settings in a database, by the same rules as in the file
 //! document.rs   the rows as a commented config.yaml
@@ -19,6 +20,7 @@
 //!
 //! Not here: compiling regexes, binding sockets, anything that needs to know the machine.
 
+mod credentials;
 mod document;
 mod dsn;
 pub mod duration;
@@ -41,7 +43,7 @@ pub use load::{draft, load, locate};
 pub use parse::{Draft, parse, restart_needed};
 pub use row::{RowFault, ban_of_row, pattern_of_row, row_of_ban, row_of_pattern};
 pub use settings::{
-    BanSettings, DatabaseDriver, DatabaseSettings, Driver, EnvoySettings, LogFormat, LogLevel, LogSettings,
-    NginxSettings, OnUnknown, PatternSettings, PrometheusSettings, Protocol, RuntimeSettings, Secret, Settings,
-    SpoaSettings, SyslogSettings,
+    ApiSettings, BanSettings, BasicAuthSettings, DatabaseDriver, DatabaseSettings, Driver, EnvoySettings, LogFormat,
+    LogLevel, LogSettings, NginxSettings, OnUnknown, PatternSettings, PrometheusSettings, Protocol, RateLimitSettings,
+    Role, RuntimeSettings, Secret, Settings, SpoaSettings, SyslogSettings, Token, TokenSettings, UserSettings,
 };

@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use super::credentials::{read_tokens, read_users};
 use super::duration::print_duration;
-use super::fault::{ENVIRONMENT_PREFIX, Fault, Faults, Warning, printable};
+use super::fault::{ENVIRONMENT_PREFIX, Fault, Faults, Warning, printable, quoted};
 use super::kind::{Kind, Spot, Value, found};
 use super::settings::{BanSettings, PatternSettings, Settings};
 use super::suggest;
-use super::table::{Absent, PATTERN_KEYS, Reload, SECTIONS, SETTINGS, Setting, UNSERVED, blank};
+use super::table::{Absent, PATTERN_KEYS, Reload, SECTIONS, SETTINGS, Setting, blank};
 use super::yaml::{self, Content, Entry, Node};
+use crate::engine::address::{Address, Network};
 
 /// Reads the settings from the text of a file and from environment variables, of which those that do not begin with
 /// `FAIL2BAN_` are passed over. A variable beats the file, the file beats the default. Pure: neither is fetched here.
@@ -137,6 +139,8 @@ pub(super) fn fill<T>(rows: &[Setting<T>], target: &mut T) {
 pub(super) fn read_value(kind: Kind, node: &Node, spot: &Spot, faults: &mut Vec<Fault>) -> Option<Value> {
     match kind {
         Kind::Patterns => read_patterns(node, spot, faults).map(Value::Patterns),
+        Kind::Users => read_users(node, spot, faults).map(Value::Users),
+        Kind::Tokens => read_tokens(node, spot, faults).map(Value::Tokens),
         _ => kind.read(node, spot, faults),
     }
 }
@@ -170,21 +174,16 @@ impl Reading {
         };
         for entry in once_each(entries, "", true, &mut self.faults) {
             let spot = Spot { key: printable(&entry.key), line: Some(entry.line) };
-            if SECTIONS.iter().any(|(name, _)| *name == entry.key) {
-                self.read_section(entry, &spot);
-            } else if UNSERVED.contains(&entry.key.as_str()) {
-                self.settings.warnings.push(Warning {
-                    message: format!("section `{}` is not served by this version and is ignored", entry.key),
-                    key: spot.key,
-                    line: spot.line,
-                });
+            if sections().any(|name| name == entry.key) {
+                self.read_section(&entry.key, entry, &spot);
             } else {
                 self.faults.push(spot.fault(unknown_section(&entry.key)));
             }
         }
     }
 
-    fn read_section(&mut self, section: &Entry, spot: &Spot) {
+    /// Reads a section or a group of keys within one, which is called `name`.
+    fn read_section(&mut self, name: &str, section: &Entry, spot: &Spot) {
         let entries = match &section.value.content {
             // `ban:` above settings that are all commented out.
             Content::Nothing => return,
@@ -195,13 +194,16 @@ impl Reading {
                 return;
             }
         };
-        let prefix = format!("{}.", section.key);
+        let prefix = format!("{name}.");
         for entry in once_each(entries, &prefix, true, &mut self.faults) {
             let key = format!("{prefix}{}", entry.key);
             let spot = Spot { key: format!("{prefix}{}", printable(&entry.key)), line: Some(entry.line) };
-            match SETTINGS.iter().find(|row| row.key == key) {
-                Some(row) => self.read_setting(row, &entry.value, spot),
-                None => self.faults.push(spot.fault(unknown_setting(&section.key, &entry.key))),
+            if let Some(row) = SETTINGS.iter().find(|row| row.key == key) {
+                self.read_setting(row, &entry.value, spot);
+            } else if groups(name).any(|group| group == entry.key) {
+                self.read_section(&key, entry, &spot);
+            } else {
+                self.faults.push(spot.fault(unknown_setting(name, &entry.key)));
             }
         }
     }
@@ -237,9 +239,11 @@ impl Reading {
             return;
         }
         let node = match row.kind {
-            // A pattern is more than commas can separate: the variable holds the list as the file would.
-            Kind::Patterns if text.trim().is_empty() => Node { line: None, content: Content::List(Vec::new()) },
-            Kind::Patterns => match yaml::read(text) {
+            // These are more than commas can separate: the variable holds them as the file would.
+            Kind::Patterns | Kind::Tokens if text.trim().is_empty() => {
+                Node { line: None, content: Content::List(Vec::new()) }
+            }
+            Kind::Patterns | Kind::Users | Kind::Tokens => match yaml::read(text) {
                 Ok(node) => node,
                 Err(fault) => {
                     self.faults.push(spot.fault(fault.message));
@@ -254,7 +258,7 @@ impl Reading {
 
     /// What must hold between settings, checked where each of them is right by itself.
     fn relate(&mut self) {
-        let Settings { syslog, spoa, envoy, nginx, ban, database, prometheus, .. } = &self.settings;
+        let Settings { syslog, spoa, envoy, nginx, ban, database, prometheus, api, .. } = &self.settings;
 
         let times = ["ban.max_ban_time", "ban.initial_ban_time"];
         if let Some(message) = ban_times_fault(ban, times).filter(|_| self.all_right(&times)) {
@@ -273,12 +277,13 @@ impl Reading {
             self.faults.push(self.blamed(&place).fault(message));
         }
 
-        let listeners: [(Option<SocketAddr>, &[&'static str]); 5] = [
+        let listeners: [(Option<SocketAddr>, &[&'static str]); 6] = [
             (syslog.listen_tcp(), &["syslog.address", "syslog.protocol"]),
             (spoa.listen_tcp(), &["spoa.port", "spoa.address", "spoa.enabled"]),
             (envoy.listen_tcp(), &["envoy.port", "envoy.address", "envoy.enabled"]),
             (nginx.listen_tcp(), &["nginx.port", "nginx.address", "nginx.enabled"]),
             (prometheus.listen_tcp(), &["prometheus.port", "prometheus.address", "prometheus.enabled"]),
+            (api.listen_tcp(), &["api.port", "api.address", "api.enabled"]),
         ];
         let mut clashes = Vec::new();
         for (index, (later, later_keys)) in listeners.iter().enumerate() {
@@ -312,7 +317,10 @@ impl Reading {
             }
         }
 
-        let mut warnings = Vec::new();
+        let (api_faults, api_warnings) = self.relate_api();
+        clashes.extend(api_faults);
+
+        let mut warnings = api_warnings;
         if !syslog.address.ip().to_canonical().is_loopback()
             && syslog.allowed_senders.is_empty()
             && self.all_right(&["syslog.address", "syslog.allowed_senders"])
@@ -337,6 +345,62 @@ impl Reading {
         }
         self.faults.extend(clashes);
         self.settings.warnings.extend(warnings);
+    }
+
+    /// What must hold between the settings of the API, and what is likely not meant.
+    fn relate_api(&self) -> (Vec<Fault>, Vec<Warning>) {
+        let api = &self.settings.api;
+        let basic = &api.basic_auth;
+        let keys = [
+            "api.basic_auth.users",
+            "api.basic_auth.username",
+            "api.basic_auth.password",
+            "api.basic_auth.enabled",
+            "api.tokens",
+            "api.allowed_ips",
+            "api.enabled",
+        ];
+        if !api.enabled || !self.all_right(&keys) {
+            return (Vec::new(), Vec::new());
+        }
+        let of_first = ["api.basic_auth.username", "api.basic_auth.password"];
+        let (no_name, no_password) = (basic.username.is_empty(), basic.password.reveal().is_empty());
+        let fault = if !basic.enabled {
+            None
+        } else if no_name && no_password && basic.users.is_empty() {
+            let message = "needs a user: set `api.basic_auth.username` and `api.basic_auth.password`, or \
+                           `api.basic_auth.users`";
+            Some(self.blamed(&["api.basic_auth.enabled"]).fault(message))
+        } else if no_name != no_password {
+            let [name, password] = of_first;
+            let (given, missing) = if no_name { (password, name) } else { (name, password) };
+            Some(self.blamed(&[given]).fault(format!("needs `{missing}` as well")))
+        } else if basic.users.iter().any(|user| user.name == basic.username) {
+            let message = format!("{} has two passwords, here and in `api.basic_auth.users`", quoted(&basic.username));
+            Some(self.blamed(&of_first).fault(message))
+        } else {
+            None
+        };
+
+        let mut warnings = Vec::new();
+        let mut warn = |key: &'static str, message: &str| {
+            let spot = self.blamed(&[key]);
+            warnings.push(Warning { key: spot.key, line: spot.line, message: message.to_owned() });
+        };
+        let given = !no_name || !no_password || !basic.users.is_empty();
+        if given && !basic.enabled {
+            warn("api.basic_auth.enabled", "is false, so nobody is asked for a password, though there are users");
+        }
+        let is_local = |network: &Network| {
+            let base = Address::from(network.base());
+            network.len() >= 8 && base.ip().is_loopback()
+        };
+        if !api.allowed_ips.iter().all(is_local) && !basic.enabled && api.tokens.is_empty() {
+            let message = "is wider than this machine, and there is neither a password nor a token: whoever comes from \
+                           there can ban anybody";
+            warn("api.allowed_ips", message);
+        }
+        (fault.into_iter().collect(), warnings)
     }
 
     fn all_right(&self, keys: &[&'static str]) -> bool {
@@ -365,7 +429,12 @@ pub(super) fn ban_times_fault(ban: &BanSettings, [max, initial]: [&str; 2]) -> O
 /// twice differs (YAML 1.2.2 §3.2.1.3 forbids it), so it is never what everybody expects.
 ///
 /// `in_file` is whether the entries' lines are those of the file.
-fn once_each<'a>(entries: &'a [Entry], prefix: &str, in_file: bool, faults: &mut Vec<Fault>) -> Vec<&'a Entry> {
+pub(super) fn once_each<'a>(
+    entries: &'a [Entry],
+    prefix: &str,
+    in_file: bool,
+    faults: &mut Vec<Fault>,
+) -> Vec<&'a Entry> {
     let mut first_lines: HashMap<&str, usize> = HashMap::new();
     let mut once = Vec::with_capacity(entries.len());
     for entry in entries {
@@ -470,13 +539,22 @@ fn read_pattern(node: &Node, spot: &Spot, faults: &mut Vec<Fault>) -> PatternSet
     pattern
 }
 
+/// The names of the sections.
+fn sections() -> impl Iterator<Item = &'static str> {
+    SECTIONS.iter().map(|(name, _)| *name).filter(|name| !name.contains('.'))
+}
+
+/// The names of the groups of keys within a section.
+fn groups(section: &str) -> impl Iterator<Item = &'static str> {
+    SECTIONS.iter().filter_map(move |(name, _)| name.strip_prefix(section)?.strip_prefix('.'))
+}
+
 fn unknown_section(name: &str) -> String {
     // `ban.max_attempts: 5`, as the setting is called everywhere but in the file.
     if let Some(row) = SETTINGS.iter().find(|row| row.key == name) {
         return format!("write `{}` below `{}:`", row.name(), row.section());
     }
-    let sections = || SECTIONS.iter().map(|(name, _)| *name);
-    if let Some(near) = suggest::nearest(name, sections().chain(UNSERVED.iter().copied())) {
+    if let Some(near) = suggest::nearest(name, sections()) {
         return format!("there is no such section; did you mean `{near}`?");
     }
     if let Some(key) = elsewhere(name) {
@@ -486,7 +564,7 @@ fn unknown_section(name: &str) -> String {
 }
 
 fn unknown_setting(section: &str, name: &str) -> String {
-    let here = || SETTINGS.iter().filter(|row| row.section() == section).map(|row| row.name());
+    let here = || SETTINGS.iter().filter(|row| row.section() == section).map(|row| row.name()).chain(groups(section));
     if let Some(near) = suggest::nearest(name, here()) {
         return format!("there is no such setting; did you mean `{section}.{near}`?");
     }
@@ -504,14 +582,6 @@ fn elsewhere(name: &str) -> Option<&'static str> {
 }
 
 fn unknown_variable(name: &str) -> String {
-    let section = UNSERVED.iter().find(|section| {
-        name.strip_prefix(ENVIRONMENT_PREFIX)
-            .and_then(|rest| rest.strip_prefix(section.to_ascii_uppercase().as_str()))
-            .is_some_and(|rest| rest.starts_with('_'))
-    });
-    if let Some(section) = section {
-        return format!("section `{section}` is not served by this version and the variable is ignored");
-    }
     let names: Vec<String> = SETTINGS.iter().map(Setting::environment_name).collect();
     let bare = |name: &str| name.strip_prefix(ENVIRONMENT_PREFIX).unwrap_or(name).to_owned();
     let bare_names: Vec<String> = names.iter().map(|name| bare(name)).collect();

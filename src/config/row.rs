@@ -173,6 +173,9 @@ fn column_of(place: Place<'_>, separator: &str) -> Option<String> {
         | Place::Socket(_)
         | Place::Networks(_)
         | Place::Choice(_)
+        | Place::MaybeIp(_)
+        | Place::Users(_)
+        | Place::Tokens(_)
         | Place::Patterns(_) => unreachable!("no column holds a setting of this type"),
     })
 }

@@ -22,6 +22,7 @@ pub struct Settings {
     pub ban: BanSettings,
     pub database: DatabaseSettings,
     pub prometheus: PrometheusSettings,
+    pub api: ApiSettings,
     pub runtime: RuntimeSettings,
     pub log: LogSettings,
     /// What was accepted but is likely not what the operator meant; to be logged once at start and at each reload.
@@ -146,6 +147,63 @@ pub struct PrometheusSettings {
     pub path: String,
 }
 
+/// Who may use the API, from where and how often.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ApiSettings {
+    pub enabled: bool,
+    /// `None`: on the port of nginx.
+    pub address: Option<IpAddr>,
+    pub port: u16,
+    pub allowed_ips: Vec<Network>,
+    pub max_connections: usize,
+    pub tokens: Vec<TokenSettings>,
+    pub basic_auth: BasicAuthSettings,
+    pub rate_limiting: RateLimitSettings,
+}
+
+/// Who has a password. [`ApiSettings::users`] has all of them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BasicAuthSettings {
+    pub enabled: bool,
+    /// Empty for none.
+    pub username: String,
+    pub password: Secret,
+    pub users: Vec<UserSettings>,
+}
+
+/// A user of the API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserSettings {
+    /// Without a colon (RFC 7617 §2).
+    pub name: String,
+    /// In the clear, or an argon2id hash that can be computed: then it begins with `$argon2id$`.
+    pub password: Secret,
+    pub role: Role,
+}
+
+/// A secret of a program that uses the API.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenSettings {
+    pub name: String,
+    pub token: Token,
+    pub role: Role,
+}
+
+/// A token as it is known here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Token {
+    Clear(Secret),
+    /// Its SHA-256.
+    Hash([u8; 32]),
+}
+
+/// How often one client may ask.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RateLimitSettings {
+    pub enabled: bool,
+    pub requests_per_minute: u32,
+}
+
 /// How the program uses the machine.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RuntimeSettings {
@@ -176,6 +234,21 @@ impl SyslogSettings {
     /// The address of the UDP sockets, if there are any.
     pub fn listen_udp(&self) -> Option<SocketAddr> {
         self.protocol.udp().then_some(self.address)
+    }
+}
+
+impl ApiSettings {
+    /// The address of the API's own listener, if it is enabled and has one.
+    pub fn listen_tcp(&self) -> Option<SocketAddr> {
+        self.address.filter(|_| self.enabled).map(|address| SocketAddr::new(address, self.port))
+    }
+
+    /// All users; none if `basic_auth` is not enabled.
+    pub fn users(&self) -> Vec<UserSettings> {
+        let BasicAuthSettings { enabled, username, password, users } = &self.basic_auth;
+        let first = || UserSettings { name: username.clone(), password: password.clone(), role: Role::Admin };
+        let first = (!username.is_empty()).then(first);
+        if *enabled { first.into_iter().chain(users.iter().cloned()).collect() } else { Vec::new() }
     }
 }
 
@@ -347,6 +420,15 @@ choices! {
     OnUnknown {
         Allow = "allow",
         Deny = "deny",
+    }
+}
+
+choices! {
+    /// What somebody who uses the API may do.
+    Role {
+        Admin = "admin",
+        /// Ask, but change nothing.
+        Read = "read",
     }
 }
 

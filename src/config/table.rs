@@ -6,15 +6,12 @@ use std::time::Duration;
 use super::fault::ENVIRONMENT_PREFIX;
 use super::kind::{Kind, TextRule};
 use super::settings::{
-    BanSettings, Choice, DatabaseDriver, DatabaseSettings, Driver, EnvoySettings, LogFormat, LogLevel, LogSettings,
-    NginxSettings, OnUnknown, PatternSettings, PrometheusSettings, Protocol, RuntimeSettings, Secret, Settings,
-    SpoaSettings, SyslogSettings,
+    ApiSettings, BanSettings, BasicAuthSettings, Choice, DatabaseDriver, DatabaseSettings, Driver, EnvoySettings,
+    LogFormat, LogLevel, LogSettings, NginxSettings, OnUnknown, PatternSettings, PrometheusSettings, Protocol,
+    RateLimitSettings, RuntimeSettings, Secret, Settings, SpoaSettings, SyslogSettings, TokenSettings, UserSettings,
 };
 use crate::engine::address::Network;
 use crate::engine::time::Time;
-
-/// Sections that other versions serve. A file that has them is not wrong; they are named in a warning and not read.
-pub(super) const UNSERVED: &[&str] = &["api"];
 
 /// One setting of `T`: [`Settings`] for those of the file, [`PatternSettings`] for the keys of a pattern.
 pub struct Setting<T: 'static> {
@@ -64,10 +61,13 @@ pub(super) enum Place<'a> {
     Text(&'a mut String),
     Texts(&'a mut Vec<String>),
     Ip(&'a mut IpAddr),
+    MaybeIp(&'a mut Option<IpAddr>),
     Socket(&'a mut SocketAddr),
     Networks(&'a mut Vec<Network>),
     Choice(ChoicePlace<'a>),
     Patterns(&'a mut Vec<PatternSettings>),
+    Users(&'a mut Vec<UserSettings>),
+    Tokens(&'a mut Vec<TokenSettings>),
 }
 
 /// A place for a [`Choice`], comparable by the word that is chosen.
@@ -105,7 +105,8 @@ const BAN_TIME_MAX: Duration = days(3650);
 // What was decided that long before the start must have a time.
 const _: () = assert!(BAN_TIME_MAX.as_millis() < Time::START.millis() as u128);
 
-/// The sections in the order of `config.yaml`, and what each is about.
+/// The sections in the order of `config.yaml`, and what each is about. One with a dot is a group of keys within another,
+/// behind that one's own keys.
 pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("syslog", "Where log lines come in, and which of them are failed logins."),
     ("spoa", "The agent that HAProxy asks (SPOE): it sets the variable `banned`."),
@@ -114,6 +115,9 @@ pub(super) const SECTIONS: &[(&str, &str)] = &[
     ("ban", "When a client is banned, and for how long."),
     ("database", "What several nodes have in common: patterns, ban settings, lists and bans, from SQL."),
     ("prometheus", "Metrics for Prometheus."),
+    ("api", "The REST API and the page for operators: who is banned and why, bans and lists."),
+    ("api.basic_auth", "Users and passwords (RFC 7617)."),
+    ("api.rate_limiting", "How often one client may ask."),
     ("runtime", "How the program uses the machine."),
     ("log", "What the program says about itself, on standard error."),
 ];
@@ -638,6 +642,121 @@ pub static SETTINGS: &[Setting<Settings>] = &[
         place: |s| Place::Text(&mut s.prometheus.path),
     },
     Setting {
+        key: "api.enabled",
+        kind: Kind::Bool,
+        absent: Absent::Default("true"),
+        unit: "",
+        doc: "Whether the API and the page are served. The command line's own socket in `runtime.state_dir` is there \
+              either way.",
+        reload: Reload::Live,
+        place: |s| Place::Bool(&mut s.api.enabled),
+    },
+    Setting {
+        key: "api.address",
+        kind: Kind::IpAddressOrNothing,
+        absent: Absent::Default("\"\""),
+        unit: "",
+        doc: "Address to listen on, without the port. Empty means that the API is served on the port of `nginx`, below \
+              /api; with an address it is served there and nowhere else.",
+        reload: Reload::Restart,
+        place: |s| Place::MaybeIp(&mut s.api.address),
+    },
+    Setting {
+        key: "api.port",
+        kind: Kind::Port,
+        absent: Absent::Default("8889"),
+        unit: "",
+        doc: "Port to listen on, if there is an `address`.",
+        reload: Reload::Restart,
+        place: |s| Place::U16(&mut s.api.port),
+    },
+    Setting {
+        key: "api.allowed_ips",
+        kind: Kind::Networks,
+        absent: Absent::Default("[127.0.0.0/8, '::1']"),
+        unit: "",
+        doc: "Who may ask at all. It goes by the peer's own address; X-Forwarded-For is believed only from \
+              `nginx.trusted_proxies`. Before you name others than this machine, have a password or a token, and \
+              something that encrypts in front. Empty means nobody.",
+        reload: Reload::Live,
+        place: |s| Place::Networks(&mut s.api.allowed_ips),
+    },
+    Setting {
+        key: "api.max_connections",
+        kind: Kind::Integer { min: 1, max: 100_000 },
+        absent: Absent::Default("256"),
+        unit: "connections",
+        doc: "Connections held at once; further ones are told so and closed. Each open page holds one.",
+        reload: Reload::Restart,
+        place: |s| Place::Usize(&mut s.api.max_connections),
+    },
+    Setting {
+        key: "api.tokens",
+        kind: Kind::Tokens,
+        absent: Absent::Default("[]"),
+        unit: "",
+        doc: "Secrets for programs, sent as `Authorization: Bearer …`. Each has a `name`, under which its changes are \
+              noted, a `token` of at least 16 characters, or as `hash` its SHA-256 in hexadecimal (printf %s TOKEN | \
+              sha256sum), and a `role`: admin, which is the default, or read, which changes nothing.",
+        reload: Reload::Live,
+        place: |s| Place::Tokens(&mut s.api.tokens),
+    },
+    Setting {
+        key: "api.basic_auth.enabled",
+        kind: Kind::Bool,
+        absent: Absent::Default("false"),
+        unit: "",
+        doc: "Whether users have to say who they are. There is no default password.",
+        reload: Reload::Live,
+        place: |s| Place::Bool(&mut s.api.basic_auth.enabled),
+    },
+    Setting {
+        key: "api.basic_auth.username",
+        kind: Kind::Text(TextRule::User),
+        absent: Absent::Default("\"\""),
+        unit: "",
+        doc: "The name of an administrator.",
+        reload: Reload::Live,
+        place: |s| Place::Text(&mut s.api.basic_auth.username),
+    },
+    Setting {
+        key: "api.basic_auth.password",
+        kind: Kind::Text(TextRule::Password),
+        absent: Absent::Default("\"\""),
+        unit: "",
+        doc: "His password, or its argon2id hash in single quotes: '$argon2id$v=19$m=19456,t=2,p=1$…'. It is never \
+              shown, and FAIL2BAN_API_BASIC_AUTH_PASSWORD keeps it out of this file.",
+        reload: Reload::Live,
+        place: |s| Place::Text(&mut s.api.basic_auth.password.0),
+    },
+    Setting {
+        key: "api.basic_auth.users",
+        kind: Kind::Users,
+        absent: Absent::Default("{}"),
+        unit: "",
+        doc: "Further users, as name: password, or name: {password: …, role: read} for one who changes nothing.",
+        reload: Reload::Live,
+        place: |s| Place::Users(&mut s.api.basic_auth.users),
+    },
+    Setting {
+        key: "api.rate_limiting.enabled",
+        kind: Kind::Bool,
+        absent: Absent::Default("true"),
+        unit: "",
+        doc: "Whether there is a limit. It also is what slows down who guesses passwords.",
+        reload: Reload::Live,
+        place: |s| Place::Bool(&mut s.api.rate_limiting.enabled),
+    },
+    Setting {
+        key: "api.rate_limiting.requests_per_minute",
+        kind: Kind::Integer { min: 1, max: 1_000_000 },
+        absent: Absent::Default("60"),
+        unit: "requests",
+        doc: "What one client may ask a minute, all at once or spread. An IPv6 client is its /64.",
+        reload: Reload::Live,
+        place: |s| Place::U32(&mut s.api.rate_limiting.requests_per_minute),
+    },
+    Setting {
         key: "runtime.shards",
         kind: Kind::Integer { min: 0, max: 1024 },
         absent: Absent::Default("0"),
@@ -814,9 +933,9 @@ impl<T> Setting<T> {
         self.key.rsplit_once('.').map_or(self.key, |(_, name)| name)
     }
 
-    /// The section: `ban`; empty for a pattern's keys.
+    /// The section: `ban`, `api.basic_auth`; empty for a pattern's keys.
     pub fn section(&self) -> &'static str {
-        self.key.split_once('.').map_or("", |(section, _)| section)
+        self.key.rsplit_once('.').map_or("", |(section, _)| section)
     }
 
     /// The environment variable that overrides the file: `FAIL2BAN_BAN_MAX_ATTEMPTS`.
@@ -890,6 +1009,21 @@ pub(super) fn blank() -> Settings {
             share_bans: false,
         },
         prometheus: PrometheusSettings { enabled: false, address: nowhere, port: 0, path: String::new() },
+        api: ApiSettings {
+            enabled: false,
+            address: None,
+            port: 0,
+            allowed_ips: Vec::new(),
+            max_connections: 0,
+            tokens: Vec::new(),
+            basic_auth: BasicAuthSettings {
+                enabled: false,
+                username: String::new(),
+                password: Secret::default(),
+                users: Vec::new(),
+            },
+            rate_limiting: RateLimitSettings { enabled: false, requests_per_minute: 0 },
+        },
         runtime: RuntimeSettings {
             shards: 0,
             pin: false,
@@ -909,16 +1043,16 @@ mod tests {
 
     use super::*;
 
-    /// The names of all fields, `section.field`, as `Debug` gives them.
+    /// The names of all fields, `section.field` and `section.group.field`, as `Debug` gives them.
     fn fields() -> BTreeSet<String> {
-        let mut section = String::new();
+        let mut path: Vec<String> = Vec::new();
         let mut fields = BTreeSet::new();
         for line in format!("{:#?}", blank()).lines() {
-            let Some((name, _)) = line.split_once(": ") else { continue };
-            match name.len() - name.trim_start().len() {
-                4 => section = name.trim().to_owned(),
-                8 => drop(fields.insert(format!("{section}.{}", name.trim()))),
-                _ => {}
+            let Some((name, value)) = line.split_once(": ") else { continue };
+            path.truncate((name.len() - name.trim_start().len()) / 4 - 1);
+            path.push(name.trim().to_owned());
+            if path.len() > 1 && !value.ends_with('{') {
+                fields.insert(path.join("."));
             }
         }
         fields
@@ -945,10 +1079,13 @@ mod tests {
                 Place::Text(p) => std::ptr::from_mut(p) as usize,
                 Place::Texts(p) => std::ptr::from_mut(p) as usize,
                 Place::Ip(p) => std::ptr::from_mut(p) as usize,
+                Place::MaybeIp(p) => std::ptr::from_mut(p) as usize,
                 Place::Socket(p) => std::ptr::from_mut(p) as usize,
                 Place::Networks(p) => std::ptr::from_mut(p) as usize,
                 Place::Choice(p) => std::ptr::from_mut(p.0).cast::<u8>() as usize,
                 Place::Patterns(p) => std::ptr::from_mut(p) as usize,
+                Place::Users(p) => std::ptr::from_mut(p) as usize,
+                Place::Tokens(p) => std::ptr::from_mut(p) as usize,
             })
             .collect();
         assert_eq!(places.len(), SETTINGS.len());
@@ -960,7 +1097,6 @@ mod tests {
         sections.dedup();
         let wanted: Vec<&str> = SECTIONS.iter().map(|(name, _)| *name).collect();
         assert_eq!(sections, wanted);
-        assert!(UNSERVED.iter().all(|name| !wanted.contains(name)));
     }
 
     #[test]

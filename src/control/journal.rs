@@ -3,6 +3,7 @@
 //! Shards never log. What is said here reached the control thread as an event, so an attacker who causes bans fills
 //! this thread's queue at most, and what does not fit into it is counted.
 
+use super::store::AuditEntry;
 use super::store::contents::RowFault;
 use crate::config::{Faults, Settings, print_duration};
 use crate::engine::ban::{Act, Decision, Origin};
@@ -13,6 +14,13 @@ use tracing::{debug, error, info, warn};
 
 /// The target of the lines that an attacker can cause by the thousand; see [`super::log`].
 pub const DECISIONS: &str = "decisions";
+
+/// An operator's order, and what came of it.
+pub fn ordered(entry: &AuditEntry) {
+    let AuditEntry { who, channel, peer, action, target, detail, outcome } = entry;
+    let peer = peer.as_deref().unwrap_or_default();
+    info!(who, channel, peer, action, target, detail, outcome, "order");
+}
 
 /// A ban or its end.
 pub fn decided(shard: usize, decision: &Decision, policy: &Policy) {
@@ -137,6 +145,33 @@ pub fn state_failed(why: impl Display) {
     error!("the local state has a fault: {why}; bans go on, and what is decided is written when it can be");
 }
 
+/// The command line cannot reach this server.
+pub fn no_control_socket(state_dir: &str, why: impl Display) {
+    warn!(state_dir, "there is no control socket, so commands such as status and ban cannot reach this server: {why}");
+}
+
+/// It was switched on by a reload.
+pub fn api_closed(why: impl Display) {
+    error!("the API stays closed: {why}");
+}
+
+/// A shard did not do its part.
+pub fn errand_given_up(ticket: u64) {
+    error!(ticket, "what an operator asked was not answered by every shard in time, and is given up");
+}
+
+/// The end does not wait for slow peers.
+pub fn answers_cut() {
+    warn!("some who asked the API were not answered in full before the end");
+}
+
+/// What an operator did is at least here.
+pub fn audit_lost(entry: &AuditEntry, why: impl Display) {
+    let AuditEntry { who, channel, peer, action, target, detail, outcome } = entry;
+    let peer = peer.as_deref().unwrap_or_default();
+    error!(who, channel, peer, action, target, detail, outcome, "this is missing from the audit: {why}");
+}
+
 pub fn copy_failed(why: impl Display) {
     error!("the last good copy of the database cannot be written to the local state: {why}; it is tried again");
 }
@@ -171,10 +206,6 @@ pub fn store_died() {
 
 pub fn store_slow() {
     warn!("the last decisions may not have reached the local state or the database: they did not take them in time");
-}
-
-pub fn metrics_failed(why: impl Display) {
-    error!("the metrics listener has ended: {why}");
 }
 
 pub fn stopping(signal: &str) {

@@ -4,12 +4,18 @@
 //! order. The store makes policies of the file and the database, and keeps what was decided. Neither touches a ring or a
 //! socket of a shard: they tell shards by command and hear by event.
 
+mod api;
+mod desk;
+mod errand;
+mod history;
+mod http;
 mod journal;
 mod log;
 mod metrics;
 mod outbox;
 pub mod publish;
 mod server;
-mod store;
+pub mod store;
 
+pub use api::CONTROL_SOCKET;
 pub use server::{About, RunFault, run};

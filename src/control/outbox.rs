@@ -4,38 +4,39 @@
 //! dropped, but not lost: the shards remember every offence, and are asked to tell again what was decided since, as soon
 //! as there is room.
 
-use super::store::Store;
+use super::store::{Decided, Said, Store};
 use crate::engine::ban::{Act, Decision, Lift, Origin};
 use crate::engine::time::Time;
+use std::sync::Arc;
 
-/// Decisions that wait: five seconds of the worst storm yet imagined, 20 MiB.
+/// Decisions that wait: five seconds of the worst storm yet imagined, 22 MiB.
 const WAITING_MAX: usize = 256 << 10;
 
 #[derive(Debug, Default)]
 pub struct Outbox {
-    waiting: Vec<Decision>,
+    waiting: Vec<Decided>,
     /// When the first of those was decided that were dropped.
     lost_since: Option<Time>,
 }
 
 impl Outbox {
     /// Takes a decision, if it is one to be kept: what another node or an earlier run decided is kept already, and that
-    /// a ban ran out is written in its end.
-    pub fn put(&mut self, decision: &Decision) {
+    /// a ban ran out is written in its end. `said` is what an operator said of it.
+    pub fn put(&mut self, decision: &Decision, said: Option<Arc<Said>>) {
         let passing = matches!(decision.act, Act::Lift(Lift::Expired | Lift::Evicted, _));
         if decision.origin == Origin::Learned || passing {
             return;
         }
         if self.waiting.len() < WAITING_MAX {
-            self.waiting.push(*decision);
+            self.waiting.push(Decided { decision: *decision, said });
         } else {
             self.lost_since = Some(self.lost_since.map_or(decision.at, |since| since.min(decision.at)));
         }
     }
 
-    /// Takes what a shard told again. All of it: it is no more than shards remember.
+    /// Takes what a shard told again. All of it: it is no more than shards remember. What operators said is not among it.
     pub fn put_again(&mut self, decisions: &[Decision]) {
-        self.waiting.extend_from_slice(decisions);
+        self.waiting.extend(decisions.iter().map(|decision| Decided { decision: *decision, said: None }));
     }
 
     /// Hands over what waits, if there is room. Since when the shards are to tell again, if something was dropped before.

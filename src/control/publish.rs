@@ -1,7 +1,8 @@
 //! From settings to a policy. A file with anything wrong in it is refused whole; of a database, the rows that are wrong are
 //! left out.
 
-use super::store::contents::{Contents, List, Row, RowFault, TableName, printable};
+use super::store::contents::{Contents, ListName, Row, RowFault, TableName, difference, printable};
+use super::store::{Lists, sorted};
 use crate::config::{self, BanSettings, Draft, Fault, Faults, OnUnknown, PatternSettings, Settings};
 use crate::engine::address::Network;
 use crate::engine::ban::{PatternId, Severity};
@@ -24,6 +25,8 @@ pub struct Publisher {
     cores: usize,
     /// How many there are for good, once there is a policy.
     shards: Option<usize>,
+    /// Whether operators are served on nginx's port, for good once there is a policy.
+    serves_operators: Option<bool>,
     hash: HashKey,
     policies: u64,
     names: Vec<PatternName>,
@@ -51,27 +54,50 @@ pub struct Compiled {
     pub ban_from_database: bool,
 }
 
-/// A table of networks, and what it was built from.
+/// A table of networks, and the lists that it was built from, each sorted and without repetitions.
 #[derive(Debug)]
 struct BuiltList {
-    of_file: Vec<Network>,
-    of_database: Arc<Vec<Network>>,
+    of: [Arc<Vec<Network>>; 3],
     table: Arc<NetworkTable<()>>,
 }
 
+/// A table is built anew when more than one in so many networks changed, for copying it costs about a tenth of that.
+const FEW: usize = 16;
+
 impl BuiltList {
     fn new(hash: &HashKey) -> BuiltList {
-        BuiltList { of_file: Vec::new(), of_database: Arc::default(), table: Arc::new(NetworkTable::new(hash.clone())) }
+        BuiltList { of: Default::default(), table: Arc::new(NetworkTable::new(hash.clone())) }
     }
 
-    /// The table of both lists: the same one as before if they are.
-    fn of(&mut self, of_file: &[Network], of_database: Arc<Vec<Network>>, hash: &HashKey) -> Arc<NetworkTable<()>> {
-        if self.of_file != of_file || self.of_database != of_database {
-            self.table = Arc::new(table(of_file.iter().chain(of_database.iter()), hash));
-            self.of_file = of_file.to_vec();
-            self.of_database = of_database;
+    /// The table of all these lists: the same one as before if they are.
+    fn of(&mut self, of: [&Arc<Vec<Network>>; 3], hash: &HashKey) -> Arc<NetworkTable<()>> {
+        let of = of.map(Arc::clone);
+        // Lists of another length, or the same one: then nothing is compared.
+        if self.of != of {
+            self.table = Arc::new(self.changed(&of).unwrap_or_else(|| table(of.iter().flat_map(|l| l.iter()), hash)));
+            self.of = of;
         }
         Arc::clone(&self.table)
+    }
+
+    /// A copy of the table with what is different in these lists, if that is little.
+    fn changed(&self, of: &[Arc<Vec<Network>>; 3]) -> Option<NetworkTable<()>> {
+        let changes: Vec<_> = self.of.iter().zip(of).map(|(old, new)| difference(old, new)).collect();
+        let changed: usize = changes.iter().map(|(added, removed)| added.len() + removed.len()).sum();
+        if changed > self.table.len() / FEW {
+            return None;
+        }
+        let mut table = NetworkTable::clone(&self.table);
+        for network in changes.iter().flat_map(|(_, removed)| removed) {
+            // Another list may still have it.
+            if of.iter().all(|list| list.binary_search(network).is_err()) {
+                table.remove(*network);
+            }
+        }
+        for network in changes.iter().flat_map(|(added, _)| added) {
+            table.insert(*network, ());
+        }
+        Some(table)
     }
 }
 
@@ -89,6 +115,7 @@ impl Publisher {
         Publisher {
             cores: cores.max(1),
             shards: None,
+            serves_operators: None,
             policies: 0,
             names: Vec::new(),
             ids: HashMap::new(),
@@ -123,7 +150,7 @@ impl Publisher {
     /// As [`Publisher::read`].
     pub fn load(&mut self, path: &Path) -> Result<(Settings, Policy), Faults> {
         let settings = self.read(path)?;
-        let policy = self.policy(&settings, None).policy;
+        let policy = self.policy(&settings, None, &Lists::default()).policy;
         Ok((settings, policy))
     }
 
@@ -138,8 +165,9 @@ impl Publisher {
         }
     }
 
-    /// The next policy: of the settings that were read last, and of the database's contents where there are any.
-    pub fn policy(&mut self, settings: &Settings, contents: Option<&Contents>) -> Compiled {
+    /// The next policy: of the settings that were read last, of the database's contents where there are any, and of the
+    /// lists in the local state.
+    pub fn policy(&mut self, settings: &Settings, contents: Option<&Contents>, local: &Lists) -> Compiled {
         let mut faults = Vec::new();
         let (ban, ban_from_database) = self.ban(settings, contents, &mut faults);
         let matcher = match contents {
@@ -159,11 +187,13 @@ impl Publisher {
                 matcher
             }
         };
-        let of = |list: fn(&Contents) -> &List| contents.map(|contents| Arc::clone(&list(contents).networks));
-        let allowed = of(|contents| &contents.whitelist).unwrap_or_default();
-        let blocked = of(|contents| &contents.blacklist).unwrap_or_default();
-        let allow = self.allow.of(&settings.ban.whitelist, allowed, &self.hash);
-        let block = self.block.of(&settings.ban.blacklist, blocked, &self.hash);
+        let (file, none) = (Lists::of_file(settings), Arc::default());
+        let lists = |list: ListName| {
+            let of_database = contents.map_or(&none, |contents| &contents.list(list).networks);
+            [file.of(list), of_database, local.of(list)]
+        };
+        let allow = self.allow.of(lists(ListName::Whitelist), &self.hash);
+        let block = self.block.of(lists(ListName::Blacklist), &self.hash);
         let mut faulty: Vec<(TableName, usize)> = Vec::new();
         for table in [TableName::Patterns, TableName::BanConfig] {
             faulty.push((table, faults.iter().filter(|fault| fault.table == table).count()));
@@ -187,8 +217,10 @@ impl Publisher {
             ipv6_prefix: ban.ipv6_prefix,
             tracked_max: ban.max_tracked.div_ceil(self.shards()),
         };
-        let senders = self.senders.of(&settings.syslog.allowed_senders, Arc::default(), &self.hash);
+        let senders = Arc::new(sorted(&settings.syslog.allowed_senders));
+        let senders = self.senders.of([&senders, &none, &none], &self.hash);
         let networks = |list: &[Network]| table(list.iter(), &self.hash);
+        let on_nginx = *self.serves_operators.get_or_insert(settings.api.address.is_none());
         let policy = Policy {
             number: self.policies,
             rules,
@@ -202,6 +234,7 @@ impl Publisher {
                 envoy_trusted_proxies: networks(&settings.envoy.trusted_proxies),
                 deny_unknown: settings.nginx.on_unknown == OnUnknown::Deny,
                 json: settings.nginx.return_json,
+                operators: settings.api.enabled && on_nginx,
             },
         };
         faulty.retain(|(_, count)| *count > 0);
@@ -398,6 +431,8 @@ mod tests {
     use super::*;
     use crate::control::store::contents::ListName;
     use crate::engine::table::hash_key;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
 
     fn draft(yaml: &str) -> Draft {
         Draft::parse("test.yaml", yaml, std::iter::empty())
@@ -426,12 +461,12 @@ mod tests {
     fn the_defaults_compile_and_numbers_stay_with_names() {
         let mut publisher = Publisher::new(2, hash_key(1));
         let settings = publisher.take(draft("")).unwrap();
-        let first = publisher.policy(&settings, None).policy;
+        let first = publisher.policy(&settings, None, &Lists::default()).policy;
         assert!(publisher.take(draft("ban: {max_attempts: x}")).is_err(), "which changes nothing");
         let one =
             draft("runtime: {shards: 8}\nsyslog: {patterns: [{name: sogo-login, severity: 3, regex: 'from (.*)'}]}");
         let settings_of_one = publisher.take(one).unwrap();
-        let second = publisher.policy(&settings_of_one, None).policy;
+        let second = publisher.policy(&settings_of_one, None, &Lists::default()).policy;
         assert_eq!(publisher.shards(), 2, "a restart away");
         assert_eq!((first.number, second.number), (1, 2));
         assert_eq!(first.names, second.names);
@@ -462,7 +497,8 @@ mod tests {
             ban: Some(row(&[("max_attempts", "3"), ("initial_ban_time_seconds", "600")])),
             ..Contents::default()
         };
-        let Compiled { policy, faults, faulty, ban_from_database } = publisher.policy(&settings, Some(&contents));
+        let Compiled { policy, faults, faulty, ban_from_database } =
+            publisher.policy(&settings, Some(&contents), &Lists::default());
         assert_eq!(policy.matcher.len(), 1);
         let rows: Vec<_> = faults.iter().map(|fault| (fault.row.as_str(), fault.column.as_str())).collect();
         assert_eq!(rows, [("broken", "regex"), ("good", "name")]);
@@ -472,25 +508,56 @@ mod tests {
 
         // Rules that are wrong: those before stay, and the patterns are not compiled again.
         contents.ban = Some(row(&[("max_attempts", "none")]));
-        let again = publisher.policy(&settings, Some(&contents));
+        let again = publisher.policy(&settings, Some(&contents), &Lists::default());
         assert_eq!((again.policy.rules.threshold, again.ban_from_database), (3, true));
         assert_eq!(again.faulty, [(TableName::Patterns, 2), (TableName::BanConfig, 1)]);
         assert!(Arc::ptr_eq(&again.policy.matcher, &policy.matcher));
         // Without a row, the file's count.
         contents.ban = None;
-        assert_eq!(publisher.policy(&settings, Some(&contents)).policy.rules.threshold, settings.ban.max_attempts);
+        assert_eq!(
+            publisher.policy(&settings, Some(&contents), &Lists::default()).policy.rules.threshold,
+            settings.ban.max_attempts
+        );
     }
 
     #[test]
-    fn lists_of_the_file_and_the_database_are_one() {
+    fn lists_of_the_file_the_database_and_the_local_state_are_one() {
         let mut publisher = Publisher::new(2, hash_key(1));
         let settings = publisher.take(draft("ban: {whitelist: [10.0.0.0/8], blacklist: [192.0.2.0/24]}")).unwrap();
         let mut contents = Contents::default();
         contents.set_list(ListName::Blacklist, vec![Network::parse("198.51.100.7").unwrap()]);
-        let first = publisher.policy(&settings, Some(&contents)).policy;
-        assert_eq!((first.allow.len(), first.block.len()), (1, 2));
-        let second = publisher.policy(&settings, Some(&contents)).policy;
+        let mut local = Lists::default();
+        local.insert(ListName::Blacklist, Network::parse("203.0.113.0/24").unwrap());
+        let first = publisher.policy(&settings, Some(&contents), &local).policy;
+        assert_eq!((first.allow.len(), first.block.len()), (1, 3));
+        let second = publisher.policy(&settings, Some(&contents), &local).policy;
         assert!(Arc::ptr_eq(&first.block, &second.block) && Arc::ptr_eq(&first.allow, &second.allow));
-        assert_eq!(publisher.policy(&settings, None).policy.block.len(), 1);
+        assert_eq!(publisher.policy(&settings, None, &local).policy.block.len(), 2);
+    }
+
+    proptest! {
+        /// However they change, and whether the table is copied or built anew.
+        #[test]
+        fn the_table_is_what_its_lists_are_together(
+            steps in prop::collection::vec(prop::array::uniform3(prop::collection::btree_set(0..200u8, 0..120)), 1..6),
+            small in prop::collection::vec((0..3usize, 0..200u8), 0..20),
+        ) {
+            let mut built = BuiltList::new(&hash_key(1));
+            let mut sets = [BTreeSet::new(), BTreeSet::new(), BTreeSet::new()];
+            let changes = steps.into_iter().map(Ok).chain(small.into_iter().map(Err));
+            for change in changes {
+                match change {
+                    Ok(new) => sets = new,
+                    Err((list, n)) if !sets[list].remove(&n) => drop(sets[list].insert(n)),
+                    Err(_) => {}
+                }
+                let network = |n: &u8| Network::parse(&format!("10.0.{n}.0/{}", 20 + n % 13)).unwrap();
+                let lists = sets.each_ref().map(|set| Arc::new(sorted(&set.iter().map(network).collect::<Vec<_>>())));
+                let table = built.of(lists.each_ref(), &hash_key(1));
+                let have: BTreeSet<Network> = table.iter().map(|(network, ())| network).collect();
+                let want: BTreeSet<Network> = sets.iter().flatten().map(network).collect();
+                prop_assert_eq!(have, want);
+            }
+        }
     }
 }

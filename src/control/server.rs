@@ -1,21 +1,29 @@
 //! The server as a whole: start everything or nothing, keep it steered, end it in order.
 
+use super::api::{Api, ControlFile, ControlSocket};
+use super::desk::{Ask, Await, BanOrder, Desk, Happening, MANUAL, Overview, Refusal, Whom};
+use super::errand::{self, ERRANDS_MAX, Errand, Errands, Next, holding};
+use super::history::{History, happening, overview};
 use super::journal;
 use super::log::Log;
 use super::metrics::{self, Metrics, Scrape};
 use super::outbox::Outbox;
 use super::publish::Publisher;
-use super::store::{self, Notice, Status, Store, StoreFault};
-use crate::config::{self, Driver, Faults, LogSettings, Settings};
-use crate::engine::ban::Origin;
+use super::store::contents::ListName;
+use super::store::{self, Notice, Said, Status, Store, StoreFault, Wall};
+use crate::config::{self, ApiSettings, Driver, Faults, LogSettings, Settings};
+use crate::engine::address::{Address, Network};
+use crate::engine::ban::{Decision, Order, Origin, PatternId, Severity, client_of};
 use crate::engine::policy::Policy;
+use crate::engine::survey::{Listed, Survey};
 use crate::engine::table::{HashKey, hash_key};
 use crate::shard::{
-    Addresses, Bell, Clock, Command, Endpoint, Event, Keys, Opened, Plan, Report, Service, Shards, SocketFile, Wish,
-    available_cores, open, raise_limits, start, step_back,
+    Addresses, Bell, Clock, Command, Endpoint, Event, Keys, Opened, Plan, Report, Service, Shards, SocketFile, Visitor,
+    Wish, available_cores, open, raise_limits, start, step_back,
 };
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +31,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 /// How long the shards have to answer a scrape.
@@ -32,8 +40,14 @@ const REPORT_DEADLINE: Duration = Duration::from_secs(1);
 /// How often it is checked whether all shards still run.
 const CHECK: Duration = Duration::from_secs(1);
 
+/// How often it is written down how things go.
+const SAMPLE: Duration = Duration::from_secs(5);
+
 /// How long the shards have to end, and their last events to be heard.
 const LAST_EVENTS: Duration = Duration::from_millis(200);
+
+/// How long operators who are being answered have after that.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// How long the store has at least to keep the last decisions: what is decided is not lost for a deadline.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -84,6 +98,8 @@ pub struct About {
 pub fn run(path: &Path, about: About) -> Result<(), RunFault> {
     let keys = Keys { tables: random_key(), owners: random_key() };
     let mut publisher = Publisher::new(available_cores(), keys.tables.clone());
+    let gravest = Severity::new(Severity::MAX).expect("the highest is one");
+    publisher.know(MANUAL, gravest);
     let settings = publisher.read(path)?;
     let log = start_log(&settings.log)?;
     let clock = Clock::start();
@@ -173,17 +189,49 @@ struct Server {
     adopted: Vec<u64>,
     drained: usize,
     collection: Option<Collection>,
+    /// Which shards were asked for a report and have not given it yet.
+    owing: Vec<bool>,
+    about: About,
+    wall: Wall,
+    desk: Desk,
+    errands: Errands,
+    /// Who waits for an entry of a list to be in force, or not to be.
+    awaiting: Vec<Await>,
+    /// Orders to read the file that were given.
+    orders: u64,
+    /// Who waits for the file to be read, by an order of that number, and for the policy of that number to be in force.
+    reloads: Vec<(u64, Reload)>,
+    reloaded: Vec<(u64, Reload)>,
+    history: History,
+    /// What is wrong with the file, if it was refused since it was last taken.
+    refused: Vec<String>,
+    api: Api,
+    /// Where it has a listener of its own.
+    api_listens: Option<SocketAddr>,
+    /// The control socket's name, which goes with the server.
+    _control: Option<ControlFile>,
 }
+
+/// Who waits for a reload.
+type Reload = oneshot::Sender<Result<u64, Vec<String>>>;
 
 /// What the server hears, beside shards and signals.
 struct Hears {
     scrapes: mpsc::Receiver<Scrape>,
     notices: mpsc::Receiver<Notice>,
+    asks: mpsc::Receiver<Ask>,
+}
+
+/// Who waits for the shards' reports.
+enum Reader {
+    Metrics(Scrape),
+    Overview(oneshot::Sender<Overview>),
+    History,
 }
 
 /// Reports that are being collected for somebody.
 struct Collection {
-    scrapes: Vec<Scrape>,
+    readers: Vec<Reader>,
     reports: Vec<Option<Box<Report>>>,
     deadline: Instant,
 }
@@ -204,10 +252,23 @@ impl Server {
         let mut faults = Vec::new();
         let opened = open(&addresses, shards).map_err(|more| faults.extend(more.iter().map(ToString::to_string)));
         let listener = settings.prometheus.listen_tcp().map(|address| {
-            std::net::TcpListener::bind(address)
-                .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
-                .map_err(|why| faults.push(format!("cannot listen on tcp {address}: {why}. Change prometheus.port")))
+            listen_for_operators(address).map_err(|why| faults.push(format!("{why}. Change prometheus.port")))
         });
+        let own = settings
+            .api
+            .listen_tcp()
+            .map(|address| listen_for_operators(address).map_err(|why| faults.push(format!("{why}. Change api.port"))));
+        let control = match settings.runtime.state_dir.as_str() {
+            "" => None,
+            state_dir => match ControlSocket::open(Path::new(state_dir)) {
+                Ok(control) => Some(control.into_parts()),
+                // Nobody's mail should wait for it.
+                Err(why) => {
+                    journal::no_control_socket(state_dir, why);
+                    None
+                }
+            },
+        };
         let (Ok(Opened { sockets, files, remarks }), true) = (opened, faults.is_empty()) else {
             return Err(RunFault::Machine(faults));
         };
@@ -251,12 +312,22 @@ impl Server {
             let listener = TcpListener::from_std(listener).map_err(machine)?;
             let path = settings.prometheus.path.clone();
             tokio::spawn(async move {
-                if let Err(why) = metrics::serve(listener, &path, scrape).await {
-                    journal::metrics_failed(why);
-                }
+                metrics::serve(listener, &path, scrape).await;
             });
         }
-        let metrics = Metrics::new(shards);
+        let (desk, asks) = Desk::new();
+        let api = Api::new(desk.clone(), store.clerk(), &settings);
+        if let Some(Ok(listener)) = own {
+            api.listen(listener).map_err(machine)?;
+        }
+        let control = match control {
+            Some((listener, file)) => {
+                api.listen_locally(listener).map_err(machine)?;
+                Some(file)
+            }
+            None => None,
+        };
+        let metrics = Metrics::new();
         metrics.started(about.version, about.commit, running.driver.name(), shards);
         for remark in remarks {
             journal::remark(remark);
@@ -275,6 +346,10 @@ impl Server {
         if let Some(address) = settings.prometheus.listen_tcp() {
             journal::listening("prometheus", "tcp", address);
         }
+        let api_listens = settings.api.listen_tcp();
+        if let Some(address) = api_listens {
+            journal::listening("api", "tcp", address);
+        }
         let server = Server {
             path: path.to_owned(),
             settings,
@@ -290,16 +365,31 @@ impl Server {
             adopted: vec![0; shards],
             drained: 0,
             collection: None,
+            owing: vec![false; shards],
+            about,
+            wall: Wall::new(clock),
+            desk,
+            errands: Errands::default(),
+            awaiting: Vec::new(),
+            orders: 0,
+            reloads: Vec::new(),
+            reloaded: Vec::new(),
+            history: History::default(),
+            refused: Vec::new(),
+            api,
+            api_listens,
+            _control: control,
         };
-        Ok((server, Hears { scrapes, notices }))
+        Ok((server, Hears { scrapes, notices, asks }))
     }
 
     /// Steers the running server until it is told to end.
     async fn steer(mut self, mut signals: Signals, hears: Hears) -> Result<(), RunFault> {
-        let Hears { mut scrapes, mut notices } = hears;
+        let Hears { mut scrapes, mut notices, mut asks } = hears;
         let bell = Arc::clone(&self.shards.bell);
         let ear = Ear::new(&bell).map_err(machine)?;
         let mut check = tokio::time::interval(CHECK);
+        let mut sample = tokio::time::interval(SAMPLE);
         loop {
             self.take_events();
             self.hand_over();
@@ -308,22 +398,28 @@ impl Server {
             let deadline = self.collection.as_ref().map(|collection| collection.deadline);
             tokio::select! {
                 () = ear.rung() => bell.wake(),
-                _ = signals.hangup.recv() => self.store.reload(),
+                _ = signals.hangup.recv() => drop(self.reload()),
                 _ = signals.terminate.recv() => {
-                    drop(notices);
+                    drop((notices, asks));
                     return self.end("SIGTERM", &ear).await;
                 }
                 _ = signals.interrupt.recv() => {
-                    drop(notices);
+                    drop((notices, asks));
                     return self.end("SIGINT", &ear).await;
                 }
                 Some(notice) = notices.recv() => self.hear(notice),
-                Some(scrape) = scrapes.recv() => self.collect(scrape),
+                Some(scrape) = scrapes.recv() => self.collect(Reader::Metrics(scrape)),
+                Some(ask) = asks.recv(), if self.errands.len() < ERRANDS_MAX => self.serve(ask),
                 () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
-                    self.answer_scrapes();
+                    self.answer_readers();
                 }
+                _ = sample.tick() => self.collect(Reader::History),
                 _ = check.tick() => {
+                    for overdue in self.errands.overdue() {
+                        journal::errand_given_up(overdue);
+                    }
                     self.metrics.upkeep();
+                    self.wall.check();
                     if self.shards.any_ended() {
                         journal::shard_died();
                         return Err(machine("a shard has ended by itself"));
@@ -340,27 +436,66 @@ impl Server {
     /// Does what follows from what the store says.
     fn hear(&mut self, notice: Notice) {
         match notice {
-            Notice::Policy { policy, settings } => {
-                if let Some(settings) = settings {
+            Notice::Policy { policy, read } => {
+                if let Some((number, settings)) = read {
+                    self.refused.clear();
+                    self.api.adopt(&settings);
+                    self.open_api(settings.api.enabled);
                     journal::settings_warnings(&self.path.display().to_string(), &settings);
                     journal::restart_needed(&config::restart_needed(&self.settings, &settings));
                     self.log.set_level(&settings.log);
                     self.metrics.reloaded(true);
+                    let answered = self.reloads.extract_if(.., |(order, _)| *order <= number);
+                    self.reloaded.extend(answered.map(|(_, answer)| (policy.number, answer)));
                 }
                 self.retired.push(std::mem::replace(&mut self.policy, Arc::clone(&policy)));
                 self.tell(|| Command::Adopt(Arc::clone(&policy)));
             }
-            Notice::Refused(faults) => {
+            Notice::Refused(number, faults) => {
                 self.metrics.reloaded(false);
                 journal::reload_refused(&faults);
+                let said: Vec<String> = faults.to_string().lines().map(str::to_owned).collect();
+                for (_, answer) in self.reloads.extract_if(.., |(order, _)| *order <= number) {
+                    drop(answer.send(Err(said.clone())));
+                }
+                self.refused.clone_from(&said);
+                self.desk.say(Happening::Refused { at: self.wall.at(self.wall.now()), faults: said });
             }
             Notice::Learned(learned) => self.shards.learn(learned),
             Notice::Status(status) => {
+                if status.connected != self.status.connected {
+                    let at = self.wall.at(self.wall.now());
+                    self.desk.say(Happening::Database { at, connected: status.connected });
+                }
                 self.status = status;
                 let documents = Arc::new(self.status.documents());
                 self.tell(|| Command::Documents(Arc::clone(&documents)));
             }
         }
+    }
+
+    /// Opens the API's own listener if it was off so far. One that is open stays: while the API is off, it says so.
+    /// Where it is does not change without a restart.
+    fn open_api(&mut self, enabled: bool) {
+        let ApiSettings { address, port, .. } = self.settings.api;
+        let address = address.map(|address| SocketAddr::new(address, port));
+        let Some(address) = address.filter(|_| enabled && self.api_listens.is_none()) else { return };
+        let opened = listen_for_operators(address);
+        match opened.and_then(|listener| self.api.listen(listener).map_err(|why| why.to_string())) {
+            Ok(()) => {
+                self.api_listens = Some(address);
+                journal::listening("api", "tcp", address);
+            }
+            Err(why) => journal::api_closed(why),
+        }
+    }
+
+    /// Has the file read again. The number of the order that does it.
+    fn reload(&mut self) -> u64 {
+        if self.store.reload(self.orders + 1) {
+            self.orders += 1;
+        }
+        self.orders
     }
 
     /// Hands decisions over to the store. Has the shards tell again what was lost when it did not keep up.
@@ -382,11 +517,34 @@ impl Server {
             let Some((shard, event)) = self.shards.next_event() else { return handled > 0 };
             match event {
                 Event::Decided(decision) => {
-                    journal::decided(shard, &decision, &self.policy);
-                    self.outbox.put(&decision);
-                    if decision.origin == Origin::Decided {
-                        self.metrics.decided(&decision, &self.policy);
+                    let said = self.errands.ordered(&decision);
+                    self.decided(shard, &decision, said);
+                }
+                Event::Obeyed { ticket, decision, ban } => self.obeyed(shard, ticket, decision, ban),
+                Event::Lifted { ticket, lifted: more } => {
+                    if let Some(Errand::Lift { lifted, .. }) = self.errands.get_mut(ticket) {
+                        *lifted += more;
                     }
+                    self.count_down(ticket);
+                }
+                Event::Surveyed { ticket, survey: found } => {
+                    match self.errands.get_mut(ticket) {
+                        Some(Errand::Survey { survey: Some(survey), .. }) => survey.merge(*found),
+                        Some(Errand::Survey { survey, .. }) => *survey = Some(found),
+                        _ => {}
+                    }
+                    self.count_down(ticket);
+                }
+                Event::Inspected { ticket, knowledge: known } => {
+                    if let Some(Errand::Inspect { knowledge, .. }) = self.errands.get_mut(ticket) {
+                        knowledge.push(*known);
+                    }
+                    self.count_down(ticket);
+                }
+                Event::Settled { ticket } => self.count_down(ticket),
+                Event::Visitor(visitor) => {
+                    let Visitor { socket, peer, bytes } = *visitor;
+                    self.api.serve_handed_over(socket, bytes, peer);
                 }
                 Event::Learned => self.shards.learned_by(shard),
                 Event::Retold(decisions) => self.outbox.put_again(&decisions),
@@ -407,46 +565,248 @@ impl Server {
         if self.adopted.iter().all(|adopted| *adopted == self.policy.number) {
             journal::policy_in_force(&self.policy);
             self.tell(|| Command::Ready);
+            self.answer_waiting();
+            self.desk.say(Happening::Policy {
+                at: self.wall.at(self.wall.now()),
+                number: self.policy.number,
+                patterns: self.policy.matcher.len(),
+                whitelist: self.policy.allow.len(),
+                blacklist: self.policy.block.len(),
+            });
         }
     }
 
-    fn collect(&mut self, scrape: Scrape) {
+    fn collect(&mut self, reader: Reader) {
         if let Some(collection) = &mut self.collection {
-            collection.scrapes.push(scrape);
+            collection.readers.push(reader);
             return;
         }
         let reports = (0..self.shards.len()).map(|_| None).collect();
         self.collection =
-            Some(Collection { scrapes: vec![scrape], reports, deadline: Instant::now() + REPORT_DEADLINE });
-        self.tell(|| Command::Report);
+            Some(Collection { readers: vec![reader], reports, deadline: Instant::now() + REPORT_DEADLINE });
+        // One that hangs is not asked again and again, or its ring would be full when it comes back.
+        for shard in 0..self.shards.len() {
+            if !self.owing[shard] {
+                self.owing[shard] = self.shards.tell_one(shard, Command::Report);
+            }
+        }
     }
 
     fn reported_by(&mut self, shard: usize, report: Box<Report>) {
+        if let Some(owes) = self.owing.get_mut(shard) {
+            *owes = false;
+        }
         let Some(collection) = &mut self.collection else { return };
         if let Some(place) = collection.reports.get_mut(shard) {
             *place = Some(report);
         }
         if collection.reports.iter().all(Option::is_some) {
-            self.answer_scrapes();
+            self.answer_readers();
         }
     }
 
-    fn answer_scrapes(&mut self) {
-        let Some(collection) = self.collection.take() else { return };
+    fn answer_readers(&mut self) {
+        let Some(Collection { readers, reports, .. }) = self.collection.take() else { return };
+        let mut rendered: Option<String> = None;
+        for reader in readers {
+            // Whoever asked may have gone.
+            match reader {
+                Reader::Metrics(scrape) => {
+                    let text = rendered.take().unwrap_or_else(|| self.render(&reports));
+                    drop(scrape.send(text.clone()));
+                    rendered = Some(text);
+                }
+                Reader::Overview(answer) => drop(answer.send(self.overview(&reports))),
+                Reader::History => {
+                    let at = self.wall.at(self.wall.now());
+                    if let Some(sample) = self.history.take(&reports, self.shards.clock.now(), at) {
+                        self.desk.say(Happening::Sample(sample));
+                    }
+                }
+            }
+        }
+    }
+
+    fn render(&mut self, reports: &[Option<Box<Report>>]) -> String {
         let uptime = self.shards.clock.uptime();
         let store = (&*self.store.counts, &*self.status);
-        let text = self.metrics.render(&collection.reports, &self.policy, uptime, self.log.lost(), store);
-        for scrape in collection.scrapes {
-            // Whoever asked may have gone.
-            drop(scrape.send(text.clone()));
+        self.metrics.render(reports, &self.policy, uptime, self.log.lost(), store, self.api.answered())
+    }
+
+    fn overview(&self, reports: &[Option<Box<Report>>]) -> Overview {
+        let started = Overview {
+            version: self.about.version,
+            commit: self.about.commit,
+            driver: self.shards.driver.name(),
+            uptime: self.shards.clock.uptime(),
+            refused: self.refused.clone(),
+            ..Overview::default()
+        };
+        overview(started, reports, &self.policy, &self.status)
+    }
+
+    /// Does what an operator asks, or has the shards do it.
+    fn serve(&mut self, ask: Ask) {
+        let shards = self.shards.len();
+        match ask {
+            Ask::Ban { order, by, answer } => {
+                let BanOrder { whom, duration, reason, created_by } = order;
+                let (client, meant) = match whom {
+                    Whom::ClientOf(address) => (client_of(address, &self.policy.rules), Network::host(address)),
+                    Whom::Exactly(network) => (network, network),
+                };
+                if self.policy.allow.covers(meant) {
+                    let base = Address::from(meant.base());
+                    let entry = holding(&self.policy.allow, base).into_iter().find(|entry| entry.covers(meant));
+                    return drop(answer.send(Err(Refusal::Allowed(entry.unwrap_or(meant)))));
+                }
+                let Some((pattern, severity)) = self.manual() else {
+                    let why = "the program has no name for operators' bans yet".to_owned();
+                    return drop(answer.send(Err(Refusal::Unavailable(why))));
+                };
+                let said = Said { reason, created_by: created_by.unwrap_or(by) };
+                let errand = Errand::Ban { client, ban: None, already: true, answer };
+                let ticket = self.errands.begin(errand, Some(said), 1);
+                let order = Order::Ban(pattern, severity, duration);
+                self.tell_owner(client, Command::Order { ticket, client, order });
+            }
+            Ask::Lift { clients, by, answer } => {
+                let ticket = self.errands.begin(
+                    Errand::Lift { lifted: 0, within: None, answer },
+                    Some(Said { reason: None, created_by: by }),
+                    clients.len().max(1),
+                );
+                if clients.is_empty() {
+                    return self.count_down(ticket);
+                }
+                for client in clients {
+                    self.tell_owner(client, Command::Order { ticket, client, order: Order::Lift });
+                }
+            }
+            Ask::LiftWithin { within, by, answer } => {
+                let ticket = self.errands.begin(
+                    Errand::Lift { lifted: 0, within: Some(within), answer },
+                    Some(Said { reason: None, created_by: by }),
+                    shards,
+                );
+                self.tell(|| Command::LiftWithin { ticket, within });
+            }
+            Ask::Bans { mut question, pattern, answer } => {
+                if let Some(pattern) = pattern {
+                    let named = self.policy.names.iter().enumerate().filter(|(_, known)| *known.name == *pattern);
+                    question.patterns = Some(named.filter_map(|(at, _)| u32::try_from(at).ok()).collect());
+                }
+                let ticket = self.errands.begin(Errand::Survey { survey: None, answer }, None, shards);
+                self.tell(|| Command::Survey { ticket, survey: Box::new(Survey::new(question.clone())) });
+            }
+            Ask::Inspect { address, answer } => {
+                let errand = Errand::Inspect { address, knowledge: Vec::new(), answer };
+                let ticket = self.errands.begin(errand, None, shards);
+                self.tell(|| Command::Inspect { ticket, address });
+            }
+            Ask::Overview { answer } => self.collect(Reader::Overview(answer)),
+            Ask::History { answer } => drop(answer.send(self.history.samples())),
+            Ask::Await(wish) => {
+                self.awaiting.push(wish);
+                self.answer_waiting();
+            }
+            Ask::Reload { answer } => {
+                let order = self.reload();
+                self.reloads.push((order, answer));
+            }
+        }
+    }
+
+    /// The pattern of operators' bans.
+    fn manual(&self) -> Option<(PatternId, Severity)> {
+        let at = self.policy.names.iter().position(|known| &*known.name == MANUAL)?;
+        Some((PatternId::new(u32::try_from(at).ok()?)?, self.policy.names.get(at)?.severity))
+    }
+
+    fn tell_owner(&mut self, client: Network, command: Command) {
+        if !self.shards.tell_owner(client, command) {
+            journal::shard_deaf();
+        }
+    }
+
+    /// One of the answers to an errand is there.
+    fn count_down(&mut self, ticket: u64) {
+        match self.errands.count_down(ticket, self.shards.len()) {
+            Next::Wait => {}
+            Next::Settle => self.tell(|| Command::Settle { ticket }),
+            Next::Finished => {
+                if let Some(errand) = self.errands.take(ticket) {
+                    errand::answer(errand, &self.policy, &self.wall, &self.status.node);
+                }
+            }
+        }
+    }
+
+    fn obeyed(&mut self, shard: usize, ticket: u64, decision: Option<Decision>, now: Option<Listed>) {
+        let said = self.errands.said(ticket);
+        match self.errands.get_mut(ticket) {
+            Some(Errand::Ban { ban, already, .. }) => (*ban, *already) = (now, decision.is_none()),
+            Some(Errand::Lift { lifted, .. }) => *lifted += u64::from(decision.is_some()),
+            _ => {}
+        }
+        if let Some(decision) = decision {
+            self.decided(shard, &decision, said);
+        }
+        self.count_down(ticket);
+    }
+
+    /// Says everywhere what was decided, and what the operator said who ordered it.
+    fn decided(&mut self, shard: usize, decision: &Decision, said: Option<Arc<Said>>) {
+        journal::decided(shard, decision, &self.policy);
+        let by = said.as_ref().map(|said| said.created_by.clone());
+        self.outbox.put(decision, said);
+        if decision.origin == Origin::Decided {
+            self.metrics.decided(decision, &self.policy);
+        }
+        if self.desk.is_listened_to() {
+            self.desk.say(happening(decision, &self.policy, &self.wall, by));
+        }
+    }
+
+    /// Answers those who waited for a policy.
+    fn answer_waiting(&mut self) {
+        if !self.adopted.iter().all(|adopted| *adopted == self.policy.number) {
+            return;
+        }
+        let policy = Arc::clone(&self.policy);
+        let is_so = |wish: &mut Await| {
+            let table = match wish.list {
+                ListName::Whitelist => &policy.allow,
+                ListName::Blacklist => &policy.block,
+            };
+            table.get(wish.entry).is_some() == wish.present
+        };
+        for Await { list, entry, present: added, by, answer } in self.awaiting.extract_if(.., is_so) {
+            if let Some(by) = by {
+                let at = self.wall.at(self.wall.now());
+                self.desk.say(Happening::List { at, list, entry, added, by });
+            }
+            // Whoever waited may have gone.
+            let _ = answer.send(());
+        }
+        self.awaiting.retain(|wish| !wish.answer.is_closed());
+        for (number, answer) in self.reloaded.extract_if(.., |(number, _)| *number <= policy.number) {
+            drop(answer.send(Ok(number)));
         }
     }
 
     /// Ends in order: stop listening, finish what was received, say what was decided, stop.
     async fn end(mut self, signal: &str, ear: &Ear) -> Result<(), RunFault> {
         journal::stopping(signal);
+        // No policy will be adopted any more: nobody waits for one.
+        self.awaiting.clear();
+        self.reloads.clear();
+        self.reloaded.clear();
         let allowed = self.settings.runtime.shutdown_deadline;
         let deadline = Instant::now() + allowed;
+        // Who is being answered, and waits for nothing that the shards do, is answered meanwhile.
+        let api = self.api.clone();
+        let closing = tokio::spawn(async move { api.close(deadline).await });
         // Twice: a connection may have been handed to a shard that had just said that it was done.
         let in_time = self.drain(deadline, ear).await && self.drain(deadline, ear).await;
         if !in_time {
@@ -459,6 +819,12 @@ impl Server {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         while self.take_events() && Instant::now() < last {}
+        self.errands = Errands::default();
+        // What operators ordered is written down by the store, which ends after this.
+        let answered = tokio::time::timeout_at(deadline.min(Instant::now() + LAST_ANSWERS), closing).await;
+        if !matches!(answered, Ok(Ok(true))) {
+            journal::answers_cut();
+        }
         // What was decided is kept before the process ends; other nodes are told of it as long as the deadline allows.
         let Server { outbox, store, .. } = self;
         let kept = async move {
@@ -498,6 +864,13 @@ impl Server {
             bell.wake();
         }
     }
+}
+
+/// A listener for tokio.
+fn listen_for_operators(address: SocketAddr) -> Result<std::net::TcpListener, String> {
+    std::net::TcpListener::bind(address)
+        .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
+        .map_err(|why| format!("cannot listen on tcp {address}: {why}"))
 }
 
 /// Where the settings say to listen.

@@ -17,6 +17,9 @@ const ADDRESS_TEXT_BYTES_MAX: usize = 72;
 pub struct Address(IpAddr);
 
 impl Address {
+    /// This machine, to itself.
+    pub const LOCALHOST: Address = Address(IpAddr::V4(Ipv4Addr::LOCALHOST));
+
     /// The address as the standard library knows it; never an IPv4-mapped IPv6 address.
     pub fn ip(self) -> IpAddr {
         self.0

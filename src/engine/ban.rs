@@ -134,6 +134,15 @@ pub enum Act {
     Lift(Lift, Ban),
 }
 
+/// What an operator has a client's owner do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Ban it under this pattern, for that long; `None`: as long as its next offence would be.
+    Ban(PatternId, Severity, Option<Duration>),
+    /// End its ban.
+    Lift,
+}
+
 /// Where a decision comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {

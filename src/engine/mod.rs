@@ -10,6 +10,7 @@
 pub mod address;
 pub mod ban;
 pub mod escalation;
+pub mod evidence;
 pub mod matcher;
 pub mod owner;
 pub mod pattern;
@@ -17,6 +18,7 @@ pub mod policy;
 mod re2;
 mod recency;
 pub mod replica;
+pub mod survey;
 pub mod table;
 pub mod time;
 pub mod verdict;

@@ -11,11 +11,13 @@ use super::address::Network;
 use super::ban::{Act, Ban, ByPattern, Decision, Failure, Learned, Lift, Origin, PatternId, Severity};
 use super::escalation::BanRules;
 use super::recency::Recency;
+use super::survey::{Listed, Survey};
 use super::table::{HashKey, NetworkTable};
 use super::time::Time;
 use super::window::{Count, Windows};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::time::Duration;
 
 /// How much is forgotten in one call of [`Owner::tick`], so that no turn of a shard gets longer than a few milliseconds.
 /// What remains is forgotten by the next; if more comes in than is forgotten, the tables' bounds hold all the same.
@@ -75,6 +77,10 @@ impl Offender {
         (self.state == State::InForce && self.ban.until > now).then_some(self.ban.until)
     }
 
+    fn listed(&self, client: Network) -> Listed {
+        Listed { client, ban: self.ban, since: self.last, learned: self.origin == Origin::Learned }
+    }
+
     /// Its latest ban as a decision.
     fn told(&self, client: Network) -> Decision {
         Decision { serial: self.serial, at: self.last, client, act: Act::Ban(self.ban), origin: self.origin }
@@ -90,6 +96,18 @@ impl Offender {
     fn offences(&self, now: Time, rules: &BanRules) -> u32 {
         if self.last.plus(rules.memory) <= now { 0 } else { self.ban.offences }
     }
+}
+
+/// What an owner knows of a client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Failures that count at the moment.
+    pub failures: u32,
+    /// Offences that count towards the next ban, and when the last was.
+    pub offences: u32,
+    pub last_offence: Option<Time>,
+    /// The ban in force.
+    pub ban: Option<Listed>,
 }
 
 /// A time in whole units of 1,024 ms, of which [`Time::MAX`] has 2^32.
@@ -242,27 +260,51 @@ impl Owner {
             Count::Below(_) => Outcome::Counted,
             Count::Reached(failures) => {
                 let Failure { client, pattern, severity, .. } = *failure;
-                self.offend(client, (failures, pattern, severity), now, rules, decisions);
+                self.offend(client, (failures, pattern, severity), None, now, rules, decisions);
                 Outcome::Banned
             }
         }
+    }
+
+    /// Bans a client because an operator says so, as one more offence: for `length`, or as long as the rules say. A ban that
+    /// ends later stays as it is: other nodes would not follow. True if it did not.
+    pub fn impose(
+        &mut self,
+        client: Network,
+        (pattern, severity): (PatternId, Severity),
+        length: Option<Duration>,
+        now: Time,
+        rules: &BanRules,
+        decisions: &mut Vec<Decision>,
+    ) -> bool {
+        let known = self.offenders.get(client);
+        let offences = known.map_or(0, |offender| offender.offences(now, rules)).saturating_add(1);
+        let until = now.plus(length.unwrap_or_else(|| rules.duration(offences)));
+        // Without a length it is enough that there is a ban: whoever orders twice means once.
+        let banned_until = known.and_then(|offender| offender.banned_until(now));
+        if banned_until.is_some_and(|longer| length.is_none() || longer >= until) {
+            return false;
+        }
+        self.windows.forget(client);
+        self.offend(client, (0, pattern, severity), length, now, rules, decisions);
+        true
     }
 
     fn offend(
         &mut self,
         client: Network,
         (failures, pattern, severity): (u32, PatternId, Severity),
+        length: Option<Duration>,
         now: Time,
         rules: &BanRules,
         decisions: &mut Vec<Decision>,
     ) {
         let found = self.offenders.touch(client);
         let offender = found.value;
-        debug_assert!(offender.banned_until(now).is_none(), "a banned client does not offend");
         self.bans.end_if_run_out((client, offender), now, decisions);
         let offences = offender.offences(now, rules).saturating_add(1);
         offender.last = now;
-        let until = now.plus(rules.duration(offences));
+        let until = now.plus(length.unwrap_or_else(|| rules.duration(offences)));
         let ban = Ban { until, offences, failures, pattern, severity };
         self.bans.begin((client, offender), (ban, Origin::Decided), now, decisions);
         if let Some((evicted, offender)) = found.evicted {
@@ -350,11 +392,12 @@ impl Owner {
         let mut finished = self.windows.expire(now, rules.window, FORGOTTEN_PER_TICK_MAX);
         for forgotten in 0..FORGOTTEN_PER_TICK_MAX {
             match self.offenders.oldest() {
-                Some((client, offender))
-                    if offender.last.plus(rules.memory) <= now && offender.state != State::InForce =>
-                {
-                    self.offenders.remove(client);
-                }
+                Some((client, offender)) if offender.last.plus(rules.memory) <= now => match offender.state {
+                    // A ban longer than the memory, which only operators order. It goes to the end, or nobody behind it
+                    // would ever be forgotten, and it would be the first to go when there is no room.
+                    State::InForce => self.offenders.renew(client),
+                    _ => drop(self.offenders.remove(client)),
+                },
                 _ => break,
             }
             finished &= forgotten + 1 < FORGOTTEN_PER_TICK_MAX;
@@ -426,6 +469,53 @@ impl Owner {
         }
     }
 
+    /// Shows the bans in force to a survey, from a place on, at most `places_max` places. Where to go on; `None` at the end.
+    pub fn survey(&self, survey: &mut Survey, from: usize, places_max: usize, now: Time) -> Option<usize> {
+        let places = self.offenders.places();
+        let to = places.min(from.saturating_add(places_max));
+        for (client, offender) in (from..to).filter_map(|place| self.offenders.at(place)) {
+            if offender.banned_until(now).is_some() {
+                survey.look(&offender.listed(client));
+            }
+        }
+        (to < places).then_some(to)
+    }
+
+    /// Ends the bans inside of a network, or all, from a place on, in at most `places_max` places. Where to go on; `None` at
+    /// the end.
+    pub fn lift_within(
+        &mut self,
+        within: Option<Network>,
+        (from, places_max): (usize, usize),
+        now: Time,
+        decisions: &mut Vec<Decision>,
+    ) -> Option<usize> {
+        let places = self.offenders.places();
+        let to = places.min(from.saturating_add(places_max));
+        for place in from..to {
+            if let Some((client, offender)) = self.offenders.at(place)
+                && offender.banned_until(now).is_some()
+                && within.is_none_or(|within| within.covers(client))
+            {
+                self.lift(client, Lift::Unbanned, now, decisions);
+            }
+        }
+        (to < places).then_some(to)
+    }
+
+    /// What is known of exactly this client.
+    pub fn known(&self, client: Network, now: Time, rules: &BanRules) -> Known {
+        let offender = self.offenders.get(client);
+        Known {
+            failures: self.windows.count(client, now, rules.window),
+            offences: offender.map_or(0, |offender| offender.offences(now, rules)),
+            last_offence: offender.map(|offender| offender.last),
+            ban: offender
+                .filter(|offender| offender.banned_until(now).is_some())
+                .map(|offender| offender.listed(client)),
+        }
+    }
+
     /// The bans in force as decisions: what a replica that fell behind needs to hold of this owner.
     pub fn snapshot(&self, now: Time) -> Vec<Decision> {
         let in_force = self.offenders.iter().filter(|(_, offender)| offender.banned_until(now).is_some());
@@ -485,7 +575,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
-    use std::time::Duration;
 
     fn failure(n: u8, count: u32) -> Failure {
         Failure {
@@ -804,6 +893,86 @@ mod tests {
         assert_eq!(learn(&mut owner, &Learned { at: at(5), lifted: None, ..lifted(1) }, 10).len(), 1);
         assert_eq!(learn(&mut owner, &Learned { at: at(5), ..lifted(1) }, 11).len(), 1);
         assert_eq!(owner.banned(), 0);
+    }
+
+    #[test]
+    fn an_operators_ban_is_an_offence_and_ends_no_longer_one() {
+        let rules = rules();
+        let mut owner = Owner::new(0, 10, hash_key(1));
+        let mut said = Vec::new();
+        let (client, manual) = (failure(1, 1).client, (PatternId::new(9).unwrap(), Severity::new(6).unwrap()));
+        let hours = |n: u64| Some(Duration::from_secs(n * 3600));
+        owner.fail(&failure(1, 4), at(0), &rules, &mut said);
+        assert_eq!(owner.known(client, at(1), &rules).failures, 4);
+        assert!(owner.impose(client, manual, hours(2), at(1), &rules, &mut said));
+        let known = owner.known(client, at(1), &rules);
+        assert_eq!((known.failures, known.offences, known.last_offence), (0, 1, Some(at(1))));
+        assert_eq!(known.ban.map(|listed| (listed.ban.until, listed.learned)), Some((at(7201), false)));
+        // A shorter one changes nothing, a longer one takes its place.
+        assert!(!owner.impose(client, manual, hours(1), at(2), &rules, &mut said));
+        assert!(!owner.impose(client, manual, None, at(2), &rules, &mut said));
+        assert!(owner.impose(client, manual, hours(3), at(2), &rules, &mut said));
+        assert_eq!((owner.banned(), owner.known(client, at(2), &rules).offences, said.len()), (1, 2, 2));
+        // Without a length it is the next step of the escalation.
+        assert!(owner.lift(client, Lift::Unbanned, at(3), &mut said));
+        assert!(owner.impose(client, manual, None, at(3), &rules, &mut said));
+        let Some(Decision { act: Act::Ban(ban), origin: Origin::Decided, .. }) = said.last() else {
+            panic!("{said:?}")
+        };
+        assert_eq!((ban.until, ban.offences), (at(3).plus(rules.duration(3)), 3));
+    }
+
+    #[test]
+    fn a_ban_longer_than_the_memory_keeps_nobody_remembered_and_keeps_its_place() {
+        let rules = BanRules { tracked_max: 4, ..rules() };
+        let mut owner = Owner::new(0, 4, hash_key(1));
+        let (mut said, nobody) = (Vec::new(), NetworkTable::new(hash_key(2)));
+        let (long, manual) = (failure(200, 1).client, (PatternId::new(9).unwrap(), Severity::new(6).unwrap()));
+        let years = Duration::from_secs(10 * 365 * 86_400);
+        assert!(owner.impose(long, manual, Some(years), at(0), &rules, &mut said));
+        let memory = rules.memory.as_secs();
+        // Others come and go, more of them than there is room for, each after the one before is forgotten.
+        for n in 1..=20 {
+            let now = at(u64::from(n) * 2 * memory);
+            let client = failure(n, 1).client;
+            assert!(owner.impose(client, manual, Some(Duration::from_secs(1)), now, &rules, &mut said));
+            let later = now.plus(rules.memory).plus(Duration::from_secs(1));
+            owner.tick(now.plus(Duration::from_secs(2)), &rules, &nobody, &mut said);
+            owner.tick(later, &rules, &nobody, &mut said);
+            assert_eq!((owner.remembered(), owner.banned()), (1, 1), "{n}");
+        }
+        assert!(owner.known(long, at(3), &rules).ban.is_some());
+        // Nor is it the first to go when there is no room.
+        let now = at(50 * memory);
+        for n in 1..=3 {
+            assert!(owner.impose(failure(n, 1).client, manual, Some(years), now, &rules, &mut said));
+        }
+        assert_eq!((owner.remembered(), owner.banned()), (4, 4));
+    }
+
+    #[test]
+    fn bans_are_surveyed_and_lifted_in_steps() {
+        let rules = BanRules { tracked_max: 10_000, ..rules() };
+        let mut owner = owner_of(5_000, &rules);
+        let mut said = Vec::new();
+        let within = Network::parse("10.0.0.0/20").unwrap();
+        let count = |owner: &Owner, within: Option<Network>| {
+            let mut survey = Survey::new(crate::engine::survey::Question { within, ..Default::default() });
+            let mut from = Some(0);
+            let mut steps = 0;
+            while let Some(at) = from {
+                from = owner.survey(&mut survey, at, 1_000, Time::from_millis(5_000));
+                steps += 1;
+            }
+            assert_eq!(steps, 5);
+            survey.finish().total
+        };
+        assert_eq!((count(&owner, None), count(&owner, Some(within))), (5_000, 4_096));
+        let mut from = Some(0);
+        while let Some(at) = from {
+            from = owner.lift_within(Some(within), (at, 1_000), Time::from_millis(5_000), &mut said);
+        }
+        assert_eq!((said.len(), count(&owner, None), count(&owner, Some(within))), (4_096, 904, 0));
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub struct QuestionRules {
     pub deny_unknown: bool,
     /// Over HTTP: whether a denial has a JSON body.
     pub json: bool,
+    /// Whether operators are served where nginx asks.
+    pub operators: bool,
 }
 
 impl Policy {

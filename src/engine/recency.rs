@@ -117,6 +117,16 @@ impl<V: Default> Recency<V> {
         self.nodes.get(self.oldest as usize).map(|node| (node.client, &node.value))
     }
 
+    /// Makes a client the newest, if it is there.
+    pub fn renew(&mut self, client: Network) {
+        let hash = self.hash.hash_one(client);
+        let nodes = &self.nodes;
+        if let Some(&at) = self.index.find(hash, |&at| nodes[at as usize].client == client) {
+            self.unlink(at);
+            self.link_newest(at);
+        }
+    }
+
     pub fn pop_oldest(&mut self) -> Option<(Network, V)> {
         let client = self.nodes.get(self.oldest as usize)?.client;
         self.remove(client).map(|value| (client, value))

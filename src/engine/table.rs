@@ -108,6 +108,7 @@ struct Half<F: Family, V> {
 }
 
 /// What is certainly not in a trie. It only grows, until the trie is empty again.
+#[derive(Clone)]
 struct Outline {
     /// No network in the trie is longer.
     longest: u8,
@@ -237,8 +238,20 @@ impl<F: Family, V: Copy> Half<F, V> {
     }
 }
 
+impl<F: Family, V: Copy> Clone for Half<F, V> {
+    /// A copy of what is hashed is little more than a copy of memory; the trie is built anew.
+    fn clone(&self) -> Half<F, V> {
+        let mut trie = IpLookupTable::new();
+        for (ip, len, value) in self.trie.iter() {
+            trie.insert(ip, len, *value);
+        }
+        Half { hashed: self.hashed.clone(), trie, outline: self.outline.clone(), hash: self.hash.clone() }
+    }
+}
+
 /// Networks with a value each.
-pub struct NetworkTable<V> {
+#[derive(Clone)]
+pub struct NetworkTable<V: Copy> {
     v4: Half<V4, V>,
     v6: Half<V6, V>,
     len: usize,
@@ -417,6 +430,8 @@ mod tests {
                 prop_assert_eq!(table.len(), model.len());
                 let all: BTreeMap<Network, u32> = table.iter().collect();
                 prop_assert_eq!(&all, &model);
+                // A copy is as good, and goes on.
+                table = table.clone();
             }
         }
     }

@@ -117,6 +117,12 @@ impl Windows {
         }
     }
 
+    /// How many failures of `client` count at `now`.
+    pub fn count(&self, client: Network, now: Time, window: Duration) -> u32 {
+        let stamps = self.clients.get(client).map(|stamps| stamps.iter()).into_iter().flatten();
+        stamps.filter(|stamp| stamp.at().plus(window) > now).map(|stamp| stamp.count()).sum()
+    }
+
     /// Forgets what happened to `client`.
     pub fn forget(&mut self, client: Network) {
         if let Some(stamps) = self.clients.remove(client) {

@@ -81,6 +81,8 @@ pub enum Next {
     Read,
     /// There is more in the input.
     Again,
+    /// What is left of the input is for the control thread, and so is all that follows on this connection.
+    HandOver,
     Close,
 }
 
@@ -119,11 +121,18 @@ pub async fn run<P: Protocol>(shard: Shard, arrival: Handover, plan: Rc<Plan>, p
         stream,
         protocol,
         patience,
+        read_at: 0,
+        answered: 0,
         can_be_woken: false,
         parts: false,
     };
-    conversation.hold().await;
-    shard.turn(|core| core.close(id, service));
+    let left = conversation.hold().await;
+    shard.turn(|core| {
+        if let Some(bytes) = left {
+            core.hand_over_to_control(Handle::of(&conversation.stream), peer, bytes);
+        }
+        core.close(id, service);
+    });
 }
 
 struct Conversation<'a, P> {
@@ -136,6 +145,9 @@ struct Conversation<'a, P> {
     protocol: P,
     /// When the peer must have come to the point. Moves with every answer, not with every byte.
     patience: Time,
+    /// When the last bytes were read, in nanoseconds, and what was answered and not yet written.
+    read_at: u64,
+    answered: u64,
     /// This task can be woken to part by agreement, which was not asked for yet.
     can_be_woken: bool,
     /// It was asked for.
@@ -143,14 +155,15 @@ struct Conversation<'a, P> {
 }
 
 impl<P: Protocol> Conversation<'_, P> {
-    async fn hold(&mut self) {
+    /// Returns what was read and is for the control thread, if the connection is.
+    async fn hold(&mut self) -> Option<Vec<u8>> {
         let mut input: Vec<u8> = Vec::with_capacity(P::INPUT_BYTES);
         let mut output: Vec<u8> = Vec::with_capacity(FIRST_OUTPUT_BYTES);
         let (mut reads, mut bytes) = (0, 0);
         loop {
             if input.len() == input.capacity() {
                 if input.capacity() >= P::INPUT_BYTES_MAX {
-                    return;
+                    return None;
                 }
                 let more = input.capacity().min(P::INPUT_BYTES_MAX - input.len());
                 input.reserve_exact(more);
@@ -159,9 +172,13 @@ impl<P: Protocol> Conversation<'_, P> {
             (result, input) = self.read(input).await;
             match result {
                 Ok(count @ 1..) => bytes += count,
-                Ok(0) => return self.part(output).await,
-                Err(_) => return,
+                Ok(0) => {
+                    self.part(output).await;
+                    return None;
+                }
+                Err(_) => return None,
             }
+            self.read_at = self.plan.clock.nanos();
             loop {
                 let taken = self.take(&mut input, &mut output);
                 if !output.is_empty() {
@@ -169,12 +186,13 @@ impl<P: Protocol> Conversation<'_, P> {
                     output = written;
                     output.clear();
                     if result.is_err() {
-                        return;
+                        return None;
                     }
                     self.wait_on(taken.progress);
                 }
                 match taken.next {
-                    Next::Close => return,
+                    Next::Close => return None,
+                    Next::HandOver => return Some(input),
                     Next::Again => {}
                     Next::Read => break,
                 }
@@ -223,7 +241,9 @@ impl<P: Protocol> Conversation<'_, P> {
     fn take(&mut self, input: &mut Vec<u8>, output: &mut Vec<u8>) -> Taken {
         let rested = self.protocol.may_rest();
         let taken = self.shard.turn(|core| {
+            let before = core.counters.told[self.service as usize].total;
             let taken = self.protocol.take(core, self.peer, input, output);
+            self.answered += core.counters.told[self.service as usize].total - before;
             let rests = self.protocol.may_rest();
             if rests {
                 self.patience = Time::MAX;
@@ -242,9 +262,14 @@ impl<P: Protocol> Conversation<'_, P> {
     }
 
     /// Something was written: the peer has its time again, all of it if an answer was among it.
+    ///
+    /// What was answered has taken from the last read until now. An answer that waits in HTTP/2, because the peer opens no
+    /// window, is counted with whatever is written next: that wait is the peer's own time, and not in it.
     fn wait_on(&mut self, progress: bool) {
         let rests = self.protocol.may_rest();
+        let took = self.plan.clock.nanos().saturating_sub(self.read_at);
         self.shard.turn(|core| {
+            core.counters.durations[self.service as usize].record(took, std::mem::take(&mut self.answered));
             if progress && !rests {
                 self.patience = core.now.plus(self.plan.read_timeout[self.service as usize]);
             }

@@ -11,16 +11,20 @@ use super::exchange::{Bell, Exchange, Note, Snapshot};
 use super::handover::{Handover, Spread};
 use super::listen::{Service, accept, is_passing};
 use super::system::{self, Handle};
-use crate::engine::address::Address;
-use crate::engine::ban::{Act, ByPattern, Decision, Failure, Learned, Origin, OwnerHash, client_of};
+use crate::engine::address::{Address, Network};
+use crate::engine::ban::{Act, ByPattern, Decision, Failure, Learned, Lift, Order, Origin, OwnerHash, client_of};
+use crate::engine::evidence::{Evidence, Kept};
 use crate::engine::matcher::{Found, Scratch};
-use crate::engine::owner::Owner;
+use crate::engine::owner::{Known, Owner};
 use crate::engine::policy::Policy;
 use crate::engine::replica::Replica;
+use crate::engine::survey::{Listed, Survey};
+use crate::engine::table::HashKey;
 use crate::engine::time::Time;
 use crate::engine::verdict::{Verdict, judge};
 use crate::wire::syslog;
 use rtrb::{Consumer, Producer};
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +40,14 @@ const EVENTS_RESERVE: usize = 2 * super::COMMANDS;
 
 /// Connections taken from a listener when the shard stops listening: as many as can wait there.
 const WAITING_MAX: i32 = super::listen::BACKLOG;
+
+/// Clients looked at in one turn for an operator: a tenth of a millisecond's worth, since questions of proxies wait for it.
+const SURVEYED_PER_TURN: usize = 1 << 11;
+const LIFTED_PER_TURN: usize = 1 << 11;
+
+/// What all shards together keep of log lines, and each at least.
+const EVIDENCE_BYTES: usize = 16 << 20;
+const EVIDENCE_BYTES_MIN: usize = 1 << 20;
 
 /// Room for decisions that is kept from one call to the next.
 const DECISIONS_KEPT: usize = 4096;
@@ -54,6 +66,16 @@ pub enum Command {
     Retell(Time),
     /// Show these to whoever asks.
     Documents(Arc<Documents>),
+    /// Do what an operator orders about a client of yours.
+    Order { ticket: u64, client: Network, order: Order },
+    /// End the bans of your clients inside of this network; `None`: of all.
+    LiftWithin { ticket: u64, within: Option<Network> },
+    /// Show your bans to this survey.
+    Survey { ticket: u64, survey: Box<Survey> },
+    /// Say what you know of this address.
+    Inspect { ticket: u64, address: Address },
+    /// Say when everything has gone out that you decided before this, and everything is in force that had reached you.
+    Settle { ticket: u64 },
     /// Say what you have counted.
     Report,
     /// Take in nothing new, finish what was received, and say when. Said again, it is answered again.
@@ -71,11 +93,66 @@ pub enum Event {
     /// What was decided while not all of it could be announced, and perhaps more: see
     /// [`Owner::since`](crate::engine::owner::Owner::since).
     Retold(Box<[Decision]>),
+    /// An order was carried out: what was decided, if it changed something, which is not announced besides; and the ban that
+    /// is in force now.
+    Obeyed {
+        ticket: u64,
+        decision: Option<Decision>,
+        ban: Option<Listed>,
+    },
+    /// So many bans were ended.
+    Lifted {
+        ticket: u64,
+        lifted: u64,
+    },
+    /// All bans were looked at.
+    Surveyed {
+        ticket: u64,
+        survey: Box<Survey>,
+    },
+    Inspected {
+        ticket: u64,
+        knowledge: Box<Knowledge>,
+    },
+    Settled {
+        ticket: u64,
+    },
+    /// Somebody who is not answered by a shard.
+    Visitor(Box<Visitor>),
     /// The policy of that number is in force here.
     Adopted(u64),
     Report(Box<Report>),
     /// Everything that was received is dealt with.
     Drained,
+}
+
+/// What a shard knows of an address.
+#[derive(Clone, Debug)]
+pub struct Knowledge {
+    pub verdict: Verdict,
+    /// What its owner knows of its client; nothing on other shards.
+    pub client: Option<Known>,
+    /// The bans in force that hold the address, of clients that this shard owns.
+    pub bans: Vec<Listed>,
+    /// The last lines that this shard saw.
+    pub evidence: Vec<Kept>,
+}
+
+/// A connection that wants what only the control thread has.
+#[derive(Debug)]
+pub struct Visitor {
+    pub socket: OwnedFd,
+    /// `None` on a unix socket.
+    pub peer: Option<Address>,
+    /// What was read from it already.
+    pub bytes: Vec<u8>,
+}
+
+/// Something that takes more than one turn.
+#[derive(Debug)]
+enum Errand {
+    Survey { ticket: u64, survey: Box<Survey>, from: usize },
+    Lift { ticket: u64, within: Option<Network>, from: usize, lifted: u64 },
 }
 
 /// What the control thread says of itself, in JSON, to be shown over HTTP by every shard.
@@ -147,6 +224,10 @@ pub struct Core {
     /// Room for the decisions of one call, and for the failures of one drain, kept to spare allocations.
     decisions: Vec<Decision>,
     failures: Vec<Failure>,
+    evidence: Evidence,
+    errands: VecDeque<Errand>,
+    /// Who is to be told when everything has gone out.
+    settling: Vec<u64>,
     commands: Consumer<Command>,
     events: Producer<Event>,
     bell: Arc<Bell>,
@@ -170,6 +251,7 @@ pub struct Parts {
     pub replica: Replica,
     pub owner: Owner,
     pub owner_hash: OwnerHash,
+    pub tables: HashKey,
     pub exchange: Exchange,
     pub commands: Consumer<Command>,
     pub events: Producer<Event>,
@@ -207,6 +289,9 @@ impl Core {
             exchange: parts.exchange,
             decisions: Vec::new(),
             failures: Vec::new(),
+            evidence: Evidence::new((EVIDENCE_BYTES / parts.shards).max(EVIDENCE_BYTES_MIN), parts.tables),
+            errands: VecDeque::new(),
+            settling: Vec::new(),
             commands: parts.commands,
             events: parts.events,
             bell: parts.bell,
@@ -264,7 +349,13 @@ impl Core {
     /// turn should be repeated soon even if nothing happens.
     pub fn end_turn(&mut self) -> bool {
         self.take_in();
+        self.go_on();
         let waiting = self.send_out();
+        if !waiting {
+            for ticket in std::mem::take(&mut self.settling) {
+                self.announce(Event::Settled { ticket });
+            }
+        }
         self.retell();
         let idle = self.listening == 0 && self.connections.is_empty() && self.arrivals.is_empty() && !waiting;
         if self.draining && !self.drained && idle {
@@ -275,9 +366,36 @@ impl Core {
             self.control_bell.ring();
         }
         self.in_turn = false;
-        let (exchange, commands) = (&self.exchange, &self.commands);
-        self.bell.sleep(|| exchange.is_idle() && commands.is_empty());
+        let (exchange, commands, errands) = (&self.exchange, &self.commands, &self.errands);
+        self.bell.sleep(|| exchange.is_idle() && commands.is_empty() && (errands.is_empty() || waiting));
         waiting
+    }
+
+    /// Does the next step of what takes several turns, unless others are still busy with what arose from the last.
+    fn go_on(&mut self) {
+        if self.exchange.is_waiting() {
+            return;
+        }
+        let next = match self.errands.pop_front() {
+            None => return,
+            Some(Errand::Survey { ticket, mut survey, from }) => {
+                match self.owner.survey(&mut survey, from, SURVEYED_PER_TURN, self.now) {
+                    Some(from) => Errand::Survey { ticket, survey, from },
+                    None => return self.announce(Event::Surveyed { ticket, survey }),
+                }
+            }
+            Some(Errand::Lift { ticket, within, from, lifted }) => {
+                let places = (from, LIFTED_PER_TURN);
+                let from = self.owner.lift_within(within, places, self.now, &mut self.decisions);
+                let lifted = lifted + self.decisions.len() as u64;
+                self.publish_decisions();
+                match from {
+                    Some(from) => Errand::Lift { ticket, within, from, lifted },
+                    None => return self.announce(Event::Lifted { ticket, lifted }),
+                }
+            }
+        };
+        self.errands.push_back(next);
     }
 
     /// Sends out what arose for other shards, and wakes those that sleep. At the end of a turn, and before it after each
@@ -316,12 +434,12 @@ impl Core {
             Note::Decision { decision, made } => {
                 replica.apply(&decision);
                 counters.applied += 1;
-                counters.lag.record(clock.nanos().saturating_sub(made));
+                counters.lag.record(clock.nanos().saturating_sub(made), 1);
             }
             Note::Snapshot(snapshot) => {
                 replica.replace(|client| owner_hash.owner(client, shards) == snapshot.owner, &snapshot.bans);
                 counters.applied += snapshot.bans.len() as u64;
-                counters.lag.record(clock.nanos().saturating_sub(snapshot.made));
+                counters.lag.record(clock.nanos().saturating_sub(snapshot.made), 1);
             }
             Note::Handover(handover) => arrivals.push(*handover),
         });
@@ -360,6 +478,22 @@ impl Core {
                 self.publish_decisions();
                 self.announce(Event::Learned);
             }
+            Command::Order { ticket, client, order } => {
+                let decision = self.carry_out(client, order);
+                let ban = self.owner.known(client, self.now, &self.policy.rules).ban;
+                self.announce(Event::Obeyed { ticket, decision, ban });
+            }
+            Command::LiftWithin { ticket, within } => {
+                self.errands.push_back(Errand::Lift { ticket, within, from: 0, lifted: 0 });
+            }
+            Command::Survey { ticket, survey } => {
+                self.errands.push_back(Errand::Survey { ticket, survey, from: 0 });
+            }
+            Command::Inspect { ticket, address } => {
+                let knowledge = Box::new(self.inspect(address));
+                self.announce(Event::Inspected { ticket, knowledge });
+            }
+            Command::Settle { ticket } => self.settling.push(ticket),
             Command::Retell(since) => self.missed(since),
             Command::Documents(documents) => self.documents = documents,
             Command::Report => {
@@ -368,6 +502,53 @@ impl Core {
             }
             Command::Drain => self.drain(),
             Command::Stop => self.stopped = true,
+        }
+    }
+
+    /// Does what an operator orders. What was decided about the client itself; what else came of it is announced.
+    fn carry_out(&mut self, client: Network, order: Order) -> Option<Decision> {
+        let (now, rules) = (self.now, &self.policy.rules);
+        match order {
+            Order::Ban(pattern, severity, length) => {
+                self.owner.impose(client, (pattern, severity), length, now, rules, &mut self.decisions);
+            }
+            Order::Lift => drop(self.owner.lift(client, Lift::Unbanned, now, &mut self.decisions)),
+        }
+        let wanted = |decision: &Decision| {
+            decision.client == client && !matches!(decision.act, Act::Lift(Lift::Expired | Lift::Evicted, _))
+        };
+        let at = self.decisions.iter().position(wanted);
+        let decision = at.map(|at| self.decisions.remove(at));
+        // A ban that ran out ends before the one that takes its place.
+        self.publish_decisions();
+        if let Some(decision) = decision {
+            let made = self.clock.nanos();
+            self.publish(&decision, made);
+        }
+        decision
+    }
+
+    fn inspect(&self, address: Address) -> Knowledge {
+        let client = client_of(address, &self.policy.rules);
+        let owns = |client: Network| self.owner_hash.owner(client, self.shards) == self.index;
+        let known = |client: Network| self.owner.known(client, self.now, &self.policy.rules);
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let holding = (0..=longest).rev().filter_map(|len| Network::new(address, len));
+        // What has bits beyond its length is cut to it.
+        Knowledge {
+            verdict: self.judge(address),
+            client: owns(client).then(|| known(client)),
+            bans: holding.filter(|network| owns(*network)).filter_map(|network| known(network).ban).collect(),
+            evidence: self.evidence.of(client),
+        }
+    }
+
+    /// Gives the control thread a connection, with what was read from it. If it is busy, the connection just closes.
+    pub fn hand_over_to_control(&mut self, socket: Handle, peer: Option<Address>, bytes: Vec<u8>) {
+        if self.events.slots() > EVENTS_RESERVE
+            && let Ok(socket) = socket.duplicate()
+        {
+            self.announce(Event::Visitor(Box::new(Visitor { socket, peer, bytes })));
         }
     }
 
@@ -507,6 +688,7 @@ impl Core {
                     return;
                 }
                 let client = client_of(found.address, &self.policy.rules);
+                self.evidence.keep(client, found.pattern, record.program, record.message, self.now);
                 let failure =
                     Failure { client, count: found.failures, pattern: found.pattern, severity: found.severity };
                 match self.owner_hash.owner(client, self.shards) {
@@ -540,24 +722,29 @@ impl Core {
         let mut decisions = std::mem::take(&mut self.decisions);
         let made = self.clock.nanos();
         for decision in decisions.drain(..) {
-            self.replica.apply(&decision);
-            match (decision.act, decision.origin) {
-                (Act::Ban(ban), Origin::Decided) => self.counters.bans.add(ban.pattern),
-                (Act::Ban(_), Origin::Learned) => self.counters.learned += 1,
-                (Act::Lift(..), _) => {}
-            }
-            self.counters.fell_behind += self.exchange.decide(decision, made) as u64;
+            self.publish(&decision, made);
             self.announce(Event::Decided(decision));
         }
         // After a storm, its memory is given back.
         self.decisions = if decisions.capacity() > DECISIONS_KEPT { Vec::new() } else { decisions };
     }
 
+    /// Says one decision to this replica and to all others.
+    fn publish(&mut self, decision: &Decision, made: u64) {
+        self.replica.apply(decision);
+        match (decision.act, decision.origin) {
+            (Act::Ban(ban), Origin::Decided) => self.counters.bans.add(ban.pattern),
+            (Act::Ban(_), Origin::Learned) => self.counters.learned += 1,
+            (Act::Lift(..), _) => {}
+        }
+        self.counters.fell_behind += self.exchange.decide(*decision, made) as u64;
+    }
+
     fn announce(&mut self, event: Event) {
         self.announced = true;
         let decision = match event {
             Event::Decided(decision) => Some(decision),
-            Event::Learned | Event::Retold(_) | Event::Adopted(_) | Event::Report(_) | Event::Drained => None,
+            _ => None,
         };
         let has_room = decision.is_none() || self.events.slots() > EVENTS_RESERVE;
         if !has_room || self.events.push(event).is_err() {
@@ -650,6 +837,7 @@ mod tests {
             senders: Arc::new(nobody()),
             names: [].into(),
             questions: QuestionRules {
+                operators: true,
                 nginx_trusted_proxies: nobody(),
                 envoy_trusted_proxies: nobody(),
                 deny_unknown: false,
@@ -680,6 +868,7 @@ mod tests {
                 replica: Replica::new(keys.tables.clone()),
                 owner: Owner::new(index as u16, policy.rules.tracked_max, keys.tables.clone()),
                 owner_hash: OwnerHash::new(keys.owners.clone()),
+                tables: keys.tables.clone(),
                 exchange,
                 commands: command_ring,
                 events: event_ring,
@@ -774,6 +963,96 @@ mod tests {
         assert_eq!((banned(&shards[0]), banned(&shards[1])), (count, count));
         let counters = &shards[0].core.counters;
         assert_eq!((counters.learned, counters.bans.counts().len()), (count as u64, 0));
+    }
+
+    /// Gives every shard its turns until nothing is announced any more.
+    fn turns(shards: &mut [Alone]) -> Vec<Event> {
+        let mut said = Vec::new();
+        let mut quiet = 0;
+        while quiet < 3 {
+            let before = said.len();
+            shards.iter_mut().for_each(|shard| said.extend(shard.turn()));
+            quiet = if said.len() == before && shards.iter().all(|shard| shard.core.errands.is_empty()) {
+                quiet + 1
+            } else {
+                0
+            };
+        }
+        said
+    }
+
+    #[test]
+    fn an_order_is_in_force_everywhere_when_all_have_settled_twice() {
+        let mut shards = shards(3, 4096, &policy(1, 1000, &[]), &[]);
+        turns(&mut shards);
+        let (pattern, severity) = (PatternId::new(0).unwrap(), Severity::new(6).unwrap());
+        let length = Some(Duration::from_secs(60));
+        for n in 0..50 {
+            for (order, banned) in [(Order::Ban(pattern, severity, length), true), (Order::Lift, false)] {
+                let owner = shards[0].core.owner_hash.owner(client(n), 3);
+                let order = Command::Order { ticket: 7, client: client(n), order };
+                assert!(shards[owner].commands.push(order).is_ok());
+                let said = shards[owner].turn();
+                assert!(
+                    matches!(said[..], [Event::Obeyed { ticket: 7, decision: Some(_), ban }] if ban.is_some() == banned)
+                );
+                for round in 0..2 {
+                    for shard in &mut shards {
+                        assert!(shard.commands.push(Command::Settle { ticket: round }).is_ok());
+                        let said = shard.turn();
+                        assert!(matches!(said[..], [Event::Settled { .. }]), "{said:?}");
+                    }
+                }
+                assert!(shards.iter().all(|shard| shard.is_banned(n) == banned));
+            }
+        }
+    }
+
+    #[test]
+    fn all_bans_are_surveyed_inspected_and_lifted() {
+        let mut shards = shards(2, 64 << 10, &policy(1, 100_000, &[]), &[]);
+        turns(&mut shards);
+        for n in 0..20_000u32 {
+            let owner = shards[0].core.owner_hash.owner(client(n), 2);
+            shards[owner].core.count(&fails(n));
+            if n % 500 == 0 {
+                turns(&mut shards);
+            }
+        }
+        turns(&mut shards);
+        let question = crate::engine::survey::Question { limit: 10, ..Default::default() };
+        for shard in &mut shards {
+            let survey = Box::new(Survey::new(question.clone()));
+            assert!(shard.commands.push(Command::Survey { ticket: 1, survey }).is_ok());
+            let address = Address::from(std::net::Ipv4Addr::from_bits(5));
+            assert!(shard.commands.push(Command::Inspect { ticket: 2, address }).is_ok());
+        }
+        let (mut total, mut owners, mut bans) = (0, 0, 0);
+        for event in turns(&mut shards) {
+            match event {
+                Event::Surveyed { ticket: 1, survey } => total += survey.finish().total,
+                Event::Inspected { ticket: 2, knowledge } => {
+                    assert!(knowledge.verdict.is_denial());
+                    owners += usize::from(knowledge.client.is_some());
+                    bans += knowledge.bans.len();
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!((total, owners, bans), (20_000, 1, 1));
+        for shard in &mut shards {
+            assert!(shard.commands.push(Command::LiftWithin { ticket: 3, within: None }).is_ok());
+        }
+        let mut lifted = 0;
+        for event in turns(&mut shards) {
+            match event {
+                Event::Lifted { ticket: 3, lifted: more } => lifted += more,
+                Event::Decided(Decision { act: Act::Lift(Lift::Unbanned, _), .. }) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(lifted, 20_000);
+        assert!((0..20_000).all(|n| shards.iter().all(|shard| !shard.is_banned(n))));
     }
 
     #[test]

@@ -1,33 +1,13 @@
 //! What a shard counts: plain numbers of its own, copied out when the control thread asks.
 
+use super::histogram::Histogram;
 use super::listen::Service;
 use crate::engine::ban::ByPattern;
 use crate::engine::owner::Outcome;
 use crate::engine::verdict::Verdict;
 use crate::wire::ext_authz::{Refusal, Why};
-use crate::wire::spop::Status;
+use crate::wire::spop::{Status, frame_kind};
 use crate::wire::syslog::{FrameFault, Malformed};
-
-/// Upper bounds of the buckets of [`Lag`], in microseconds; one more holds the rest.
-pub const LAG_BOUNDS_MICROS: [u64; 15] =
-    [10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000];
-
-/// How long decisions took from the owner to this replica.
-#[derive(Clone, Debug, Default)]
-pub struct Lag {
-    pub buckets: [u64; LAG_BOUNDS_MICROS.len() + 1],
-    pub max_nanos: u64,
-}
-
-impl Lag {
-    pub fn record(&mut self, nanos: u64) {
-        let bucket = LAG_BOUNDS_MICROS.partition_point(|bound| bound * 1000 < nanos);
-        if let Some(count) = self.buckets.get_mut(bucket) {
-            *count += 1;
-        }
-        self.max_nanos = self.max_nanos.max(nanos);
-    }
-}
 
 /// What one kind of proxy asked, by how it was answered.
 #[derive(Clone, Copy, Debug, Default)]
@@ -49,6 +29,60 @@ impl Asked {
         } else {
             self.allowed += 1;
         }
+    }
+}
+
+/// What peers of one service were told in answer, by its status.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Told {
+    /// By [`Told::statuses`].
+    counts: [u64; Told::STATUSES_MAX],
+    /// All of them.
+    pub total: u64,
+}
+
+impl Told {
+    const STATUSES_MAX: usize = 10;
+
+    /// What can be told: the protocol's own number for it, and how metrics call it. The commonest come first.
+    ///
+    /// HAProxy is told frames. Envoy is told statuses of gRPC: of the verdict where the call is a check (the call's own is OK
+    /// then, whatever the verdict), else of the call. nginx, and whoever else speaks HTTP, is told statuses of that.
+    pub fn statuses(service: Service) -> &'static [(u16, &'static str)] {
+        match service {
+            Service::Syslog => &[],
+            Service::Spoa => &[
+                (frame_kind::ACK as u16, "ack"),
+                (frame_kind::AGENT_HELLO as u16, "hello"),
+                (frame_kind::AGENT_DISCONNECT as u16, "disconnect"),
+            ],
+            Service::Envoy => &[
+                (0, "OK"),
+                (7, "PERMISSION_DENIED"),
+                (2, "UNKNOWN"),
+                (5, "NOT_FOUND"),
+                (8, "RESOURCE_EXHAUSTED"),
+                (12, "UNIMPLEMENTED"),
+                (13, "INTERNAL"),
+            ],
+            Service::Nginx => &[
+                (200, "200"),
+                (403, "403"),
+                (400, "400"),
+                (404, "404"),
+                (405, "405"),
+                (414, "414"),
+                (431, "431"),
+                (501, "501"),
+                (503, "503"),
+                (505, "505"),
+            ],
+        }
+    }
+
+    /// Each count with the status that it counts.
+    pub fn counts(&self, service: Service) -> impl Iterator<Item = (&'static str, u64)> {
+        Told::statuses(service).iter().map(|(_, name)| *name).zip(self.counts)
     }
 }
 
@@ -116,11 +150,16 @@ pub struct Counters {
     pub snapshots: u64,
     /// Decisions of others that were applied here.
     pub applied: u64,
-    pub lag: Lag,
+    /// How long those took from the owner to this replica.
+    pub lag: Histogram,
     /// Announcements to the control thread that found its ring full.
     pub events_dropped: u64,
     /// What was asked, by service.
     pub asked: [Asked; Service::COUNT],
+    /// What was answered, by service, and how long that took: from when the bytes were there until the answer was with the
+    /// kernel.
+    pub told: [Told; Service::COUNT],
+    pub durations: [Histogram; Service::COUNT],
     pub spoa_disconnects: Disconnects,
     /// Calls of Envoy that were refused, by [`Refusal::ALL`], and its connections that were, by [`Why::FAULTS`].
     pub envoy_refused: [u64; Refusal::ALL.len()],
@@ -160,11 +199,59 @@ impl Counters {
         }
     }
 
+    /// A peer was told something in answer, which has this number in its protocol.
+    pub fn told(&mut self, service: Service, status: u16) {
+        let told = &mut self.told[service as usize];
+        told.total += 1;
+        let known = Told::statuses(service).iter().position(|(known, _)| *known == status);
+        if let Some(count) = known.and_then(|at| told.counts.get_mut(at)) {
+            *count += 1;
+        }
+    }
+
     pub fn outcome(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Counted => self.counted += 1,
             Outcome::AlreadyBanned => self.already_banned += 1,
             Outcome::Banned => self.banned += 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::http1;
+
+    /// What a service answers beside its refusals, and those.
+    fn answers(service: Service) -> Vec<u16> {
+        match service {
+            Service::Syslog => vec![],
+            Service::Spoa => vec![101, 102, 103],
+            Service::Envoy => {
+                [0, 5, 7].into_iter().chain(Refusal::ALL.map(|refusal| refusal.grpc_status().into())).collect()
+            }
+            Service::Nginx => {
+                // A refusal of time would be for this room to make, which closes without a word.
+                let refusals = http1::Refusal::ALL.into_iter().filter(|refusal| *refusal != http1::Refusal::Timeout);
+                [200, 403, 404, 405, 503].into_iter().chain(refusals.map(http1::Refusal::status)).collect()
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_is_told_has_a_count_of_its_own() {
+        let mut counters = Counters::default();
+        for service in Service::ALL {
+            let answers = answers(service);
+            for status in &answers {
+                counters.told(service, *status);
+            }
+            let told = counters.told[service as usize];
+            assert_eq!(told.total, answers.len() as u64);
+            assert_eq!(told.counts(service).map(|(_, count)| count).sum::<u64>(), told.total, "{service:?}");
+            assert!(told.counts(service).all(|(_, count)| count > 0), "{service:?} never answers so");
+            assert!(Told::statuses(service).len() <= Told::STATUSES_MAX);
         }
     }
 }

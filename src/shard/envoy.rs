@@ -96,9 +96,12 @@ impl Protocol for Envoy {
 }
 
 fn count(core: &mut Core, handled: Handled) {
+    if let Some(status) = handled.grpc_status() {
+        core.counters.told(Service::Envoy, status.into());
+    }
     let asked = &mut core.counters.asked[Service::Envoy as usize];
     match handled {
-        Handled::HealthCheck | Handled::HealthWatch | Handled::Abandoned => asked.other += 1,
+        Handled::HealthCheck | Handled::HealthUnknown | Handled::HealthWatch | Handled::Abandoned => asked.other += 1,
         Handled::Refused(refusal) => {
             asked.refused += 1;
             core.counters.envoy_refused(refusal);
@@ -107,19 +110,22 @@ fn count(core: &mut Core, handled: Handled) {
 }
 
 fn answer_question(core: &mut Core, session: &mut Session, call: CallId, question: &Question) {
-    let Some(client) = client(core, question) else {
-        core.counters.asked[Service::Envoy as usize].unknown += 1;
-        return session.answer(call, &Answer::Allowed);
-    };
-    let verdict = core.judge(client);
-    core.counters.asked[Service::Envoy as usize].answered(verdict);
-    match verdict.denial(&core.policy, core.now) {
-        None => session.answer(call, &Answer::Allowed),
-        Some(denial) => {
-            let denial = Denial { client: client.ip(), reason: denial.reason, retry_after: denial.ends_in };
-            session.answer(call, &Answer::Denied(denial));
-        }
+    let client = client(core, question);
+    let verdict = client.map(|client| core.judge(client));
+    let asked = &mut core.counters.asked[Service::Envoy as usize];
+    match verdict {
+        Some(verdict) => asked.answered(verdict),
+        None => asked.unknown += 1,
     }
+    let denial = verdict.and_then(|verdict| verdict.denial(&core.policy, core.now));
+    let answer = match (client, denial) {
+        (Some(client), Some(denial)) => {
+            Answer::Denied(Denial { client: client.ip(), reason: denial.reason, retry_after: denial.ends_in })
+        }
+        _ => Answer::Allowed,
+    };
+    core.counters.told(Service::Envoy, answer.grpc_status().into());
+    session.answer(call, &answer);
 }
 
 /// Who is asked about: Envoy's own peer, or the one that a trusted proxy in front of Envoy names. `None` if there is no

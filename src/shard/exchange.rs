@@ -211,6 +211,11 @@ impl Exchange {
         self.outgoing.iter().flatten().any(|peer| !peer.backlog.is_empty())
     }
 
+    /// Whether anything waits for room: failures, or a replica that is behind.
+    pub fn is_waiting(&self) -> bool {
+        self.outgoing.iter().flatten().any(|peer| peer.lagging || !peer.backlog.is_empty())
+    }
+
     /// Failures that wait for room.
     pub fn backlog(&self) -> usize {
         self.outgoing.iter().flatten().map(|peer| peer.backlog.len()).sum()

@@ -19,6 +19,7 @@ mod driver;
 mod envoy;
 mod exchange;
 mod handover;
+mod histogram;
 mod listen;
 mod nginx;
 mod readiness;
@@ -30,14 +31,16 @@ mod system;
 mod turn;
 
 pub use self::clock::Clock;
-pub use self::core::{Command, Documents, Event, Report};
-pub use counters::{Asked, ByStatus, Counters, Disconnects, LAG_BOUNDS_MICROS, Lag};
+pub use self::core::{Command, Documents, Event, Knowledge, Report, Visitor};
+pub use counters::{Asked, ByStatus, Counters, Disconnects, Told};
 pub use driver::{Driver, NoRing, Wish, raise_limits};
 pub use exchange::Bell;
+pub use histogram::{BOUNDS_NANOS, Histogram};
 pub use listen::{Addresses, Endpoint, ListenFault, Opened, Service, Sockets, open};
 pub use socket_file::SocketFile;
 
 use self::core::{Core, Parts};
+use crate::engine::address::Network;
 use crate::engine::ban::{Learned, OwnerHash};
 use crate::engine::owner::Owner;
 use crate::engine::policy::Policy;
@@ -132,6 +135,8 @@ pub struct Shards {
     pub bell: Arc<Bell>,
     owner_hash: OwnerHash,
     links: Vec<Link>,
+    /// Whose events are looked at next.
+    turn: usize,
 }
 
 #[derive(Debug)]
@@ -180,6 +185,23 @@ impl Shards {
         all
     }
 
+    /// Tells one. False if it has stopped taking commands.
+    pub fn tell_one(&mut self, shard: usize, command: Command) -> bool {
+        let Some(link) = self.links.get_mut(shard) else { return false };
+        let told = link.commands.push(command).is_ok();
+        link.bell.ring();
+        told
+    }
+
+    /// Tells the owner of a client. False if it has stopped taking commands.
+    pub fn tell_owner(&mut self, client: Network, command: Command) -> bool {
+        let owner = self.owner_hash.owner(client, self.len());
+        let Some(link) = self.links.get_mut(owner) else { return false };
+        let told = link.commands.push(command).is_ok();
+        link.bell.ring();
+        told
+    }
+
     /// Has the owners learn what other nodes decided, in this order for each client. It is sent part by part, the next one
     /// when [`Shards::learned_by`] says so; what waits meanwhile is kept here, however much it is.
     pub fn learn(&mut self, learned: Vec<Learned>) {
@@ -209,8 +231,18 @@ impl Shards {
     }
 
     /// What the shards have announced, with the index of each; `None` if nothing.
+    ///
+    /// They take turns: were it always the first that is looked at first, a busy one would keep the others from being heard.
     pub fn next_event(&mut self) -> Option<(usize, Event)> {
-        self.links.iter_mut().enumerate().find_map(|(index, link)| Some((index, link.events.pop().ok()?)))
+        let count = self.links.len();
+        for step in 0..count {
+            let shard = (self.turn + step) % count;
+            if let Some(event) = self.links.get_mut(shard).and_then(|link| link.events.pop().ok()) {
+                self.turn = (shard + 1) % count;
+                return Some((shard, event));
+            }
+        }
+        None
     }
 
     /// Whether a shard's thread has ended.
@@ -303,7 +335,8 @@ pub fn start(
                     spread,
                     connections_max: plan.connections_max,
                     replica: Replica::new(keys.tables.clone()),
-                    owner: Owner::new(index as u16, tracked_max, keys.tables),
+                    owner: Owner::new(index as u16, tracked_max, keys.tables.clone()),
+                    tables: keys.tables,
                     owner_hash: OwnerHash::new(keys.owners),
                     exchange,
                     commands: command_ring,
@@ -342,7 +375,7 @@ pub fn start(
     }
     let (driver, no_ring) = agree(plan, driver, no_ring, &starters)?;
     let owner_hash = OwnerHash::new(keys.owners.clone());
-    Ok(Shards { driver, no_ring, clock, bell: control_bell, owner_hash, links })
+    Ok(Shards { driver, no_ring, clock, bell: control_bell, owner_hash, links, turn: 0 })
 }
 
 /// The starting thread's ends towards one shard that is being prepared.
@@ -489,7 +522,6 @@ impl Ready {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::address::Network;
     use crate::engine::ban::{Ban, PatternId, Severity};
     use crate::engine::table::hash_key;
     use crate::engine::time::Time;
@@ -509,7 +541,7 @@ mod tests {
             .unzip();
         let owner_hash = OwnerHash::new(hash_key(1));
         let (driver, clock) = (Driver::Epoll, Clock::start());
-        (Shards { driver, no_ring: None, clock, bell: bell(), owner_hash, links }, rings)
+        (Shards { driver, no_ring: None, clock, bell: bell(), owner_hash, links, turn: 0 }, rings)
     }
 
     fn learned(n: u32) -> Learned {

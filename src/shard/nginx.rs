@@ -37,11 +37,18 @@ impl Protocol for Nginx {
                 next = Next::Again;
                 break;
             }
+            let before = output.len();
             let closes = match self.session.next(rest) {
                 Step::Incomplete => break,
                 Step::Skip { consumed } => {
                     done += consumed;
                     false
+                }
+                Step::Request { request, .. }
+                    if request.target == Target::Operators && core.policy.questions.operators && !core.draining =>
+                {
+                    core.counters.asked[Service::Nginx as usize].other += 1;
+                    return Taken { consumed: done, progress: !output.is_empty(), next: Next::HandOver };
                 }
                 Step::Request { request, consumed } => {
                     let mut delivery = request.delivery();
@@ -59,6 +66,9 @@ impl Protocol for Nginx {
                     true
                 }
             };
+            if let Some(status) = output.get(before..).and_then(answer::status) {
+                core.counters.told(Service::Nginx, status);
+            }
             if closes {
                 next = Next::Close;
                 break;
@@ -82,7 +92,9 @@ fn answer_request(
     core.counters.asked[Service::Nginx as usize].other += 1;
     let reads = matches!(request.method, Method::Get | Method::Head);
     match request.target {
-        Target::Auth | Target::Other => answer::not_found(output, delivery),
+        // Otherwise it is handed over.
+        Target::Operators if core.policy.questions.operators => answer::ending(output, delivery),
+        Target::Auth | Target::Operators | Target::Other => answer::not_found(output, delivery),
         _ if !reads => answer::method_not_allowed(output, delivery),
         Target::Health => answer::json(output, &health(core, version), delivery),
         Target::Ready => answer::ready(output, core.is_ready(), delivery),

@@ -6,7 +6,7 @@ use super::listen::Service;
 use crate::engine::address::Address;
 use crate::engine::verdict::Verdict;
 use crate::wire::spop::answer::{self, Answer, Denial};
-use crate::wire::spop::{Client, Closing, FRAME_BYTES_MAX, Notify, Session, Status, Step};
+use crate::wire::spop::{Client, Closing, FRAME_BYTES_MAX, Handled, Notify, Session, Status, Step, frame_kind};
 
 /// One connection of HAProxy's engine: each of its threads holds some.
 #[derive(Debug, Default)]
@@ -29,12 +29,17 @@ impl Protocol for Spoa {
             }
             match self.session.next(rest, output) {
                 Step::Incomplete => break,
-                Step::Handled { consumed, .. } => {
+                Step::Handled { consumed, what } => {
                     core.counters.asked[Service::Spoa as usize].other += 1;
+                    match what {
+                        Handled::Hello => told(core, frame_kind::AGENT_HELLO),
+                        Handled::UnknownFrame | Handled::AfterClose => {}
+                    }
                     done += consumed;
                 }
                 Step::Notify { notify, consumed } => {
                     answer_question(core, &notify, self.session.frame_bytes_max(), output);
+                    told(core, frame_kind::ACK);
                     done += consumed;
                 }
                 Step::Close { consumed, why } => {
@@ -58,7 +63,12 @@ impl Protocol for Spoa {
     }
 }
 
+fn told(core: &mut Core, frame_kind: u8) {
+    core.counters.told(Service::Spoa, frame_kind.into());
+}
+
 fn count_end(core: &mut Core, why: Closing) {
+    told(core, if why == Closing::HealthCheck { frame_kind::AGENT_HELLO } else { frame_kind::AGENT_DISCONNECT });
     let asked = &mut core.counters.asked[Service::Spoa as usize];
     let disconnects = &mut core.counters.spoa_disconnects;
     match why {

@@ -10,7 +10,7 @@ use rustix::net::SendFlags;
 use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// How many datagrams one system call receives: beyond 64 the cost per datagram no longer falls.
 pub const BATCH: usize = 64;
@@ -190,6 +190,15 @@ impl Handle {
         // this process, which is a fault of ours but not undefined behaviour.
         let socket = unsafe { BorrowedFd::borrow_raw(self.0) };
         let _ = rustix::net::shutdown(socket.as_fd(), how);
+    }
+
+    /// A second name for the socket, which stays open when this one is closed.
+    ///
+    /// The caller vouches that the socket is still open, as above.
+    pub fn duplicate(self) -> io::Result<OwnedFd> {
+        // SAFETY: as above.
+        let socket = unsafe { BorrowedFd::borrow_raw(self.0) };
+        socket.try_clone_to_owned()
     }
 
     /// Sends a few bytes without waiting, beside a read that is under way. All of them or none: if only some could be sent,

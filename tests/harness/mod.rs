@@ -6,9 +6,12 @@
 #![allow(dead_code, reason = "each test uses its own part of this")]
 #![allow(clippy::disallowed_methods, reason = "to wait, with a deadline, is what this is for")]
 
+pub mod browser;
 pub mod databases;
+pub mod grpc;
 pub mod limits;
 pub mod load;
+pub mod operator;
 pub mod peers;
 pub mod spop;
 
@@ -493,6 +496,12 @@ impl Server {
     /// What it has counted, of all shards.
     #[track_caller]
     pub fn metrics(&self) -> Metrics {
+        Metrics::parse(&self.scrape())
+    }
+
+    /// The same as Prometheus gets it.
+    #[track_caller]
+    pub fn scrape(&self) -> String {
         let deadline = Instant::now() + DEADLINE;
         loop {
             let answer = Http::connect(self.config.metrics).and_then(|mut http| http.get("/metrics", &[]));
@@ -501,7 +510,7 @@ impl Server {
                     let metrics = Metrics::parse(&answer.body);
                     // A shard that is busy may have missed the scrape.
                     if metrics.get("fail2ban_shards_answering", &[]) == metrics.get("fail2ban_shards", &[]) {
-                        return metrics;
+                        return answer.body;
                     }
                 }
                 answer => assert!(Instant::now() < deadline, "no metrics: {answer:?}\n{}", self.text()),
@@ -737,13 +746,14 @@ impl Http {
 
 /// What the program has counted, as Prometheus reads it.
 #[derive(Debug)]
-pub struct Metrics(Vec<Sample>);
+pub struct Metrics(pub Vec<Sample>);
 
+/// One series, and where it stands.
 #[derive(Debug)]
-struct Sample {
-    name: String,
-    labels: Vec<(String, String)>,
-    value: f64,
+pub struct Sample {
+    pub name: String,
+    pub labels: Vec<(String, String)>,
+    pub value: f64,
 }
 
 impl Metrics {

@@ -52,10 +52,16 @@ impl Program {
         Some(Program { path, libraries: libraries.map(|libraries| folder.join(libraries)) })
     }
 
+    /// A module of Python that `scripts/test` installs into `target/peers/python`, with all that it needs.
+    pub fn module(file: &str) -> Option<Program> {
+        let found = Program::unpacked(&format!("python/{file}"), Some("python"))?;
+        Some(Program { path: Program::installed("python3")?.path, ..found })
+    }
+
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.path);
         if let Some(libraries) = &self.libraries {
-            command.env("LD_LIBRARY_PATH", libraries);
+            command.env("LD_LIBRARY_PATH", libraries).env("PYTHONPATH", libraries);
         }
         command
     }

@@ -1,8 +1,32 @@
 //! A ban as it is stored, in the local state and in the shared database.
 
+use super::entry::{NAME_BYTES_MAX, REASON_BYTES_MAX, cut};
 use super::wall::Wall;
 use crate::engine::address::Network;
-use crate::engine::ban::{Ban, Learned, Lift, PatternId, Severity};
+use crate::engine::ban::{Ban, Decision, Learned, Lift, PatternId, Severity};
+use std::sync::Arc;
+
+/// What an operator said of a ban, or of its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    pub reason: Option<String>,
+    pub created_by: String,
+}
+
+impl Said {
+    /// A reason beyond 1,024 bytes is cut, and a name beyond 128.
+    pub fn new(reason: Option<&str>, created_by: &str) -> Said {
+        let reason = reason.map(|reason| cut(reason, REASON_BYTES_MAX)).filter(|reason| !reason.is_empty());
+        Said { reason, created_by: cut(created_by, NAME_BYTES_MAX) }
+    }
+}
+
+/// A decision on its way to the store, and what an operator said of it, if it is one's.
+#[derive(Clone, Debug)]
+pub struct Decided {
+    pub decision: Decision,
+    pub said: Option<Arc<Said>>,
+}
 
 /// Who decided a ban, so that nobody takes it for another one: unique in all databases.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,12 +50,15 @@ pub struct StoredBan {
     pub failures: u32,
     /// Which offence of the client it was, from 1.
     pub offences: u32,
-    /// What an operator gave as the reason.
+    /// What an operator gave as the reason, and who it was.
     pub reason: Option<String>,
+    pub created_by: Option<String>,
     pub banned_at: i64,
     pub expires_at: i64,
     /// When it was ended early, and why.
     pub lifted: Option<(i64, Lift)>,
+    /// Which operator ended it.
+    pub lifted_by: Option<String>,
 }
 
 impl StoredBan {
@@ -65,15 +92,13 @@ pub struct RawBan {
     pub failures: i64,
     pub offences: i64,
     pub reason: Option<String>,
+    pub created_by: Option<String>,
     pub banned_at: i64,
     pub expires_at: i64,
     pub lifted_at: Option<i64>,
     pub lifted_reason: Option<String>,
+    pub lifted_by: Option<String>,
 }
-
-/// Longest names of nodes and patterns, and longest reason, that are taken from a row, in bytes.
-const NAME_BYTES_MAX: usize = 128;
-const REASON_BYTES_MAX: usize = 1024;
 
 /// No ban lasts longer, whatever a row says: ten years.
 const BAN_MILLIS_MAX: i64 = 3650 * 86_400_000;
@@ -84,7 +109,9 @@ impl RawBan {
         let client = Network::parse(&self.ip_address).ok()?;
         let severity = Severity::new(u8::try_from(self.severity).ok()?)?;
         let named = |name: &str| !name.is_empty() && name.len() <= NAME_BYTES_MAX && !name.contains(char::is_control);
-        if !named(&self.node) || !named(&self.pattern) {
+        // As the name of no pattern can be, and a label of no metric should.
+        let strange = self.pattern.contains(['\\', '"']);
+        if !named(&self.node) || !named(&self.pattern) || strange {
             return None;
         }
         let lasts = self.expires_at.checked_sub(self.banned_at)?;
@@ -103,9 +130,11 @@ impl RawBan {
             failures: u32::try_from(self.failures).ok()?,
             offences: u32::try_from(self.offences).ok()?,
             reason: self.reason.filter(|reason| reason.len() <= REASON_BYTES_MAX),
+            created_by: self.created_by.filter(|name| name.len() <= NAME_BYTES_MAX),
             banned_at: self.banned_at,
             expires_at: self.expires_at,
             lifted,
+            lifted_by: self.lifted_by.filter(|name| name.len() <= NAME_BYTES_MAX),
         })
     }
 }
@@ -120,9 +149,11 @@ pub(super) fn ban(address: &str, node: &str, serial: i64) -> StoredBan {
         failures: 5,
         offences: 1,
         reason: None,
+        created_by: None,
         banned_at: 1_763_800_000_000,
         expires_at: 1_763_800_300_000,
         lifted: None,
+        lifted_by: None,
     }
 }
 

@@ -89,6 +89,10 @@ pub struct List {
     /// Rows that are no networks: the first of them, and how many there are.
     pub faults: Vec<RowFault>,
     pub faulty: usize,
+    /// Rows that are the network of another row, in another spelling.
+    pub repeated: usize,
+    /// Rows of the table, also those that are switched off; where it was read there.
+    pub rows: u64,
 }
 
 /// Everything that settings are made of.
@@ -111,14 +115,17 @@ impl Contents {
         }
     }
 
+    pub fn list_mut(&mut self, name: ListName) -> &mut List {
+        match name {
+            ListName::Whitelist => &mut self.whitelist,
+            ListName::Blacklist => &mut self.blacklist,
+        }
+    }
+
     pub fn set_list(&mut self, name: ListName, mut networks: Vec<Network>) {
         networks.sort_unstable();
         networks.dedup();
-        let list = List { networks: Arc::new(networks), ..List::default() };
-        match name {
-            ListName::Whitelist => self.whitelist = list,
-            ListName::Blacklist => self.blacklist = list,
-        }
+        *self.list_mut(name) = List { networks: Arc::new(networks), ..List::default() };
     }
 
     /// Whether settings made of both would be the same.
@@ -163,9 +170,11 @@ impl ListReader {
     }
 
     pub fn finish(mut self) -> List {
+        let read = self.networks.len();
         self.networks.sort_unstable();
         self.networks.dedup();
-        List { networks: Arc::new(self.networks), faults: self.faults, faulty: self.faulty }
+        let repeated = read - self.networks.len();
+        List { networks: Arc::new(self.networks), faults: self.faults, faulty: self.faulty, repeated, rows: 0 }
     }
 }
 
@@ -184,6 +193,11 @@ pub fn printable(text: &str) -> String {
 
 /// What was added to a sorted list, and what removed.
 pub fn difference(old: &[Network], new: &[Network]) -> (Vec<Network>, Vec<Network>) {
+    // Of a million, mostly one is another.
+    let same = old.iter().zip(new).take_while(|(a, b)| a == b).count();
+    let (old, new) = (&old[same..], &new[same..]);
+    let same = old.iter().rev().zip(new.iter().rev()).take_while(|(a, b)| a == b).count();
+    let (old, new) = (&old[..old.len() - same], &new[..new.len() - same]);
     let (mut added, mut removed) = (Vec::new(), Vec::new());
     let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
     loop {
@@ -233,7 +247,7 @@ mod tests {
             reader.take(text);
         }
         let list = reader.finish();
-        assert_eq!((list.networks.len(), list.faulty), (2, 2));
+        assert_eq!((list.networks.len(), list.faulty, list.repeated), (2, 2, 1));
         let said = list.faults[0].to_string();
         assert!(said.starts_with("table blacklist, \"mail\u{fffd}host\", column ip_address: is not"), "{said}");
         assert_eq!(printable(&"x".repeat(200)).chars().count(), 101);

@@ -4,6 +4,11 @@
 //! unless [`DatabaseFault::leaves_connection`] says that the database merely refused. Every call has a deadline. A load
 //! reads one snapshot, and counts what it read: a result that was cut short is no result.
 
+mod audit;
+mod lists;
+
+pub use lists::{Edited, There, Which};
+
 use super::ban::{RawBan, StoredBan};
 use super::contents::{Contents, ListName, ListReader, Row, TableName};
 use super::dialect::Dialect;
@@ -41,7 +46,7 @@ const LIST_PIECE: i64 = 10_000;
 /// No id is lower that a database gives.
 const BEFORE_ALL: i64 = i64::MIN + 1;
 
-/// Bans in one statement: each has fifteen values, and SQLite takes 32,766 in each.
+/// Bans in one statement: each has seventeen values, and SQLite takes 32,766 in each.
 const BANS_PER_STATEMENT: usize = 500;
 
 /// Bans read at a time.
@@ -189,6 +194,12 @@ pub struct Versions([i64; TableName::ALL.len()]);
 impl Versions {
     pub fn of(&self, table: TableName) -> i64 {
         self.0[table as usize]
+    }
+
+    /// The same, but with this version of one table.
+    pub fn with_version(mut self, table: TableName, version: i64) -> Versions {
+        self.0[table as usize] = version;
+        self
     }
 
     /// The same, but as `newer` has it for `tables`.
@@ -518,20 +529,13 @@ impl Database {
         if read != counted {
             return Err(DatabaseFault::Short { table, counted, read });
         }
-        Ok(reader.finish())
+        Ok(super::contents::List { rows: self.count_rows(list).await?, ..reader.finish() })
     }
 
     /// Writes bans for the other nodes to see, in one transaction. Returns the number of the last.
     pub async fn tell(&mut self, bans: &[StoredBan], wall: &Wall) -> Result<i64> {
         let told = within(BATCH_DEADLINE, "writing bans", self.write_bans(bans, wall)).await;
-        if told.as_ref().is_err_and(DatabaseFault::leaves_connection) {
-            // If it was the beginning that was refused, there is nothing to take back.
-            match within(QUESTION_DEADLINE, "taking back", self.run("ROLLBACK")).await {
-                Err(fault) if !fault.leaves_connection() => return Err(fault),
-                _ => {}
-            }
-        }
-        told
+        self.take_back_if_refused(told).await
     }
 
     async fn write_bans(&mut self, bans: &[StoredBan], wall: &Wall) -> Result<i64> {
@@ -547,19 +551,19 @@ impl Database {
         let after = self.dialect.after_now();
         let one = match self.dialect {
             Dialect::Postgres => format!(
-                "(?, ?, ?, ?, ?, ?, CAST(? AS INTEGER), ?, ?, ?, {after}, {after}, CASE WHEN CAST(? AS BIGINT) = 1 THEN \
-                 {after} END, ?)"
+                "(?, ?, ?, ?, ?, ?, CAST(? AS INTEGER), ?, ?, ?, ?, {after}, {after}, CASE WHEN CAST(? AS BIGINT) = 1 \
+                 THEN {after} END, ?, ?)"
             ),
-            _ => format!("(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {after}, {after}, CASE WHEN ? = 1 THEN {after} END, ?)"),
+            _ => format!("(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {after}, {after}, CASE WHEN ? = 1 THEN {after} END, ?, ?)"),
         };
         for chunk in bans.chunks(BANS_PER_STATEMENT) {
             let rows = vec![one.as_str(); chunk.len()].join(", ");
             let sql = format!(
                 "INSERT INTO bans (seq, node, run, serial, ip_address, pattern, severity, failures, offences, reason, \
-                 banned_at, expires_at, lifted_at, lifted_reason) VALUES {rows}{}",
+                 created_by, banned_at, expires_at, lifted_at, lifted_reason, lifted_by) VALUES {rows}{}",
                 self.dialect.or_lift()
             );
-            let mut binds = Vec::with_capacity(chunk.len() * 15);
+            let mut binds = Vec::with_capacity(chunk.len() * 17);
             for ban in chunk {
                 seq += 1;
                 binds.push(seq.into());
@@ -572,12 +576,14 @@ impl Database {
                 binds.push(i64::from(ban.failures).into());
                 binds.push(i64::from(ban.offences).into());
                 binds.push(Bind::Text(ban.reason.clone()));
+                binds.push(Bind::Text(ban.created_by.clone()));
                 // Clocks of nodes differ; how long ago and how long from now does not.
                 binds.push((ban.banned_at - now).into());
                 binds.push((ban.expires_at - now).into());
                 binds.push(i64::from(ban.lifted.is_some()).into());
                 binds.push(ban.lifted.map_or(0, |(at, _)| at - now).into());
                 binds.push(Bind::Text(ban.lifted.map(|(_, why)| why.name().to_owned())));
+                binds.push(Bind::Text(ban.lifted_by.clone()));
             }
             self.execute(&sql, binds).await?;
         }
@@ -599,7 +605,7 @@ impl Database {
         let mut columns: Vec<String> = plain.iter().map(|column| dialect.text(column)).collect();
         columns.push(dialect.text("reason"));
         columns.extend(["banned_at", "expires_at", "lifted_at"].map(|column| dialect.millis_from_now(column)));
-        columns.push(dialect.text("lifted_reason"));
+        columns.extend(["lifted_reason", "created_by", "lifted_by"].map(|column| dialect.text(column)));
         // By the table's column: PostgreSQL calls its text by the same name, and would order by that.
         let sql = format!("SELECT {} FROM bans WHERE seq > ? ORDER BY bans.seq LIMIT ?", columns.join(", "));
         // Read before the rows: whatever is committed later has a higher number.
@@ -629,6 +635,8 @@ impl Database {
                 pattern: text(&mut row, 5).unwrap_or_default(),
                 reason: text(&mut row, 9),
                 lifted_reason: text(&mut row, 13),
+                created_by: text(&mut row, 14),
+                lifted_by: text(&mut row, 15),
             };
             bans.extend(raw.check());
         }

@@ -118,6 +118,49 @@ impl Dialect {
         ))
     }
 
+    /// Looks through the next rows of a list, newest first: the last id, and the ids and addresses of those with a text, one a
+    /// line. Takes that text three times, if it is searched for, the id below which it begins, and how many rows it looks at.
+    pub fn look_through(self, table: &str, search: bool) -> String {
+        let line = match self {
+            Dialect::Sqlite => {
+                "CAST(id AS TEXT) || ' ' || replace(COALESCE(CAST(ip_address AS TEXT), ''), char(10), ' ')"
+            }
+            Dialect::Postgres => {
+                "CAST(id AS TEXT) || ' ' || replace(COALESCE(CAST(ip_address AS TEXT), ''), chr(10), ' ')"
+            }
+            Dialect::MySql => "CONCAT(id, ' ', REPLACE(COALESCE(ip_address, ''), CHAR(10), ' '))",
+        };
+        let gathered = match self {
+            Dialect::Sqlite => "CAST(group_concat(line, char(10)) AS BLOB)",
+            Dialect::Postgres => "string_agg(line, chr(10))",
+            Dialect::MySql => "GROUP_CONCAT(line SEPARATOR 0x0A)",
+        };
+        let line = match search {
+            false => line.to_owned(),
+            true => {
+                let found = ["ip_address", "reason", "created_by"].map(|c| format!("lower({c}) LIKE ? ESCAPE '!'"));
+                format!("CASE WHEN {} THEN {line} END", found.join(" OR "))
+            }
+        };
+        let last = self.text("MIN(id)");
+        self.statement(&format!(
+            "SELECT {last}, {gathered} FROM (SELECT id, {line} AS line FROM {table} WHERE id < ? ORDER BY id DESC LIMIT ?) \
+             AS piece"
+        ))
+    }
+
+    /// A column's time of day in milliseconds since 1970, as far as the database knows it.
+    pub fn millis_of(self, column: &str) -> String {
+        let millis = match self {
+            Dialect::Sqlite => format!("CAST(ROUND((julianday({column}) - 2440587.5) * 86400000) AS INTEGER)"),
+            Dialect::Postgres => {
+                format!("CASE WHEN isfinite({column}) THEN CAST(EXTRACT(EPOCH FROM {column}) * 1000 AS BIGINT) END")
+            }
+            Dialect::MySql => format!("CAST(UNIX_TIMESTAMP({column}) * 1000 AS SIGNED)"),
+        };
+        self.text(&millis)
+    }
+
     /// The time of day that lies so many milliseconds (a value) after now, by the database's own clock.
     pub fn after_now(self) -> &'static str {
         match self {
@@ -146,11 +189,13 @@ impl Dialect {
         match self {
             Dialect::Sqlite | Dialect::Postgres => {
                 " ON CONFLICT (node, run, serial) DO UPDATE SET seq = excluded.seq, lifted_at = COALESCE(bans.lifted_at, \
-                 excluded.lifted_at), lifted_reason = COALESCE(bans.lifted_reason, excluded.lifted_reason)"
+                 excluded.lifted_at), lifted_reason = COALESCE(bans.lifted_reason, excluded.lifted_reason), lifted_by = \
+                 COALESCE(bans.lifted_by, excluded.lifted_by)"
             }
             Dialect::MySql => {
                 " ON DUPLICATE KEY UPDATE seq = VALUES(seq), lifted_at = COALESCE(lifted_at, VALUES(lifted_at)), \
-                 lifted_reason = COALESCE(lifted_reason, VALUES(lifted_reason))"
+                 lifted_reason = COALESCE(lifted_reason, VALUES(lifted_reason)), lifted_by = COALESCE(lifted_by, \
+                 VALUES(lifted_by))"
             }
         }
     }

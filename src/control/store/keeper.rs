@@ -3,8 +3,11 @@
 //! Order of trust: the database, the last good copy of it, the file. Rows that are faulty are left out and named; the
 //! others apply. A policy is only made when something changed, on a thread of its own, and published whole.
 
+use super::archive;
+use super::clerk::{Answer, Ask};
 use super::contents::{Contents, ListName, RowFault, difference};
 use super::database::Seed;
+use super::entry::{EditFault, Enlisted, Lists};
 use super::link::News;
 use super::state::Found;
 use super::status::{Operation, Source, Status, printable_error};
@@ -28,6 +31,9 @@ const COPIED_AT_ONCE: usize = 5_000;
 /// Faulty rows that are logged when they are found.
 const LOGGED_AT_ONCE: usize = 100;
 
+/// Edits of this node's lists that go into one policy.
+const EDITS_AT_ONCE: usize = 1_000;
+
 /// What is said of a state that is not where it belongs.
 const IN_MEMORY: &str = "the file cannot be written now; what is decided is only in memory until it can";
 const UNREADABLE: &str = "the file can neither be read nor written now; what was decided before is not known until the \
@@ -42,7 +48,11 @@ pub struct Keeper {
     shared: Rc<Shared>,
     notices: mpsc::Sender<Notice>,
     orders: mpsc::Receiver<Order>,
+    asked: mpsc::Receiver<Ask>,
     news: mpsc::Receiver<News>,
+    /// Where questions go that are not the keeper's: to the archive, and where there is a database, to the link.
+    archive: mpsc::Sender<Ask>,
+    edits: Option<mpsc::Sender<Ask>>,
     /// What the database says, or said.
     contents: Option<Contents>,
     /// What of it is in the local state, unless that is being written now.
@@ -66,7 +76,29 @@ pub struct Keeper {
 pub struct Ends {
     pub notices: mpsc::Sender<Notice>,
     pub orders: mpsc::Receiver<Order>,
+    pub asked: mpsc::Receiver<Ask>,
     pub news: mpsc::Receiver<News>,
+    pub archive: mpsc::Sender<Ask>,
+    pub edits: Option<mpsc::Sender<Ask>>,
+}
+
+/// What was done to this node's lists, and who is told once it is in a policy.
+enum Done {
+    Enlisted(Answer<Enlisted>, Enlisted),
+    Delisted(Answer<bool>, bool),
+}
+
+impl Done {
+    fn changed(&self) -> bool {
+        matches!(self, Done::Enlisted(_, Enlisted::New) | Done::Delisted(_, true))
+    }
+
+    fn say(self) {
+        match self {
+            Done::Enlisted(answer, enlisted) => drop(answer.send(Ok(enlisted))),
+            Done::Delisted(answer, delisted) => drop(answer.send(Ok(delisted))),
+        }
+    }
 }
 
 /// What an empty database is filled with.
@@ -87,7 +119,7 @@ impl Keeper {
         shared: Rc<Shared>,
         ends: Ends,
     ) -> Keeper {
-        let Ends { notices, orders, news } = ends;
+        let Ends { notices, orders, asked, news, archive, edits } = ends;
         let database = &settings.database;
         let status = Status {
             enabled: database.enabled,
@@ -112,7 +144,10 @@ impl Keeper {
             shared,
             notices,
             orders,
+            asked,
             news,
+            archive,
+            edits,
             contents: None,
             copied: None,
             copying: None,
@@ -158,6 +193,10 @@ impl Keeper {
             Found::Broken => journal::state_broken(&self.settings.runtime.state_dir),
             Found::InMemory => self.shared.set_state_fault(Some(IN_MEMORY.to_owned())),
             Found::Unreadable => self.shared.set_state_fault(Some(UNREADABLE.to_owned())),
+        }
+        let local = self.shared.state.lock().await.local_lists().await;
+        if let Some(local) = self.shared.locally(local) {
+            *self.shared.local.borrow_mut() = local;
         }
         self.look_at_state();
         if let (Some(publisher), Some(copy)) = (&mut self.publisher, &copy) {
@@ -213,21 +252,29 @@ impl Keeper {
 
     /// Works until the control thread has let go and the link has ended, and what was begun is done.
     pub async fn run(mut self) {
-        // Whether anybody orders anything, and whether the link says anything.
-        let (mut ordered, mut linked) = (true, true);
+        // Whether anybody orders or asks anything, and whether the link says anything.
+        let (mut ordered, mut asking, mut linked) = (true, true, true);
         loop {
             self.update_copy();
             self.look_at_state();
             self.tell_status().await;
-            if !ordered && !linked && self.copying.is_none() {
+            if !ordered && !asking && !linked && self.copying.is_none() {
                 return;
             }
             let copy_at = self.copy_at;
             tokio::select! {
                 order = self.orders.recv(), if ordered => match order {
-                    Some(Order::Reload) => self.reload().await,
+                    Some(Order::Reload(number)) => self.reload(number).await,
                     // The program ends. The link has still things to say, until it is ended too.
-                    None => ordered = false,
+                    // Clerks may be about for longer, but what they asked before is still done.
+                    None => {
+                        ordered = false;
+                        self.asked.close();
+                    }
+                },
+                ask = self.asked.recv(), if asking => match ask {
+                    Some(ask) => self.serve(ask).await,
+                    None => asking = false,
                 },
                 news = self.news.recv(), if linked => match news {
                     Some(news) => self.hear(news).await,
@@ -240,19 +287,80 @@ impl Keeper {
         }
     }
 
+    /// Does what an operator wants, and what others want right after it: one policy is made for all of it.
+    async fn serve(&mut self, ask: Ask) {
+        let mut done = Vec::from_iter(self.answer(ask).await);
+        for _ in 1..EDITS_AT_ONCE {
+            let Ok(ask) = self.asked.try_recv() else { break };
+            done.extend(self.answer(ask).await);
+        }
+        if done.iter().any(Done::changed) {
+            let policy = self.compile().await;
+            let _ = self.notices.send(Notice::Policy { policy, read: None }).await;
+        }
+        done.into_iter().for_each(Done::say);
+    }
+
+    /// Edits this node's lists, or hands the question to whom it is for.
+    async fn answer(&mut self, ask: Ask) -> Option<Done> {
+        let to = match (&self.edits, &ask) {
+            (_, Ask::History(..) | Ask::Note(..)) => &self.archive,
+            (_, Ask::Delist(list, network, _)) if self.shared.file.borrow().holds(*list, *network) => {
+                let fault = EditFault::InFile(*list);
+                ask.refuse(fault);
+                return None;
+            }
+            (Some(edits), _) => edits,
+            (None, Ask::Enlist(..) | Ask::Delist(..)) => return self.edit(ask).await,
+            (None, _) => &self.archive,
+        };
+        match to.try_send(ask) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(ask)) => ask.refuse(EditFault::Busy),
+            Err(mpsc::error::TrySendError::Closed(ask)) => ask.refuse(EditFault::Ending),
+        }
+        None
+    }
+
+    async fn edit(&mut self, ask: Ask) -> Option<Done> {
+        if ask.is_given_up() {
+            return None;
+        }
+        match ask {
+            Ask::Enlist(list, entry, answer) => match archive::enlist(&self.shared, list, &entry).await {
+                Ok(enlisted) => Some(Done::Enlisted(answer, enlisted)),
+                Err(fault) => {
+                    let _ = answer.send(Err(fault));
+                    None
+                }
+            },
+            Ask::Delist(list, network, answer) => match archive::delist(&self.shared, list, network).await {
+                Ok(delisted) => Some(Done::Delisted(answer, delisted)),
+                Err(fault) => {
+                    let _ = answer.send(Err(fault));
+                    None
+                }
+            },
+            other => {
+                other.refuse(EditFault::Busy);
+                None
+            }
+        }
+    }
+
     /// Reads the file again; one that is faulty changes nothing.
-    async fn reload(&mut self) {
+    async fn reload(&mut self, number: u64) {
         let path = self.path.clone();
         match self.publishing(move |publisher| publisher.read(&path)).await {
-            Err(faults) => drop(self.notices.send(Notice::Refused(faults)).await),
+            Err(faults) => drop(self.notices.send(Notice::Refused(number, faults)).await),
             Ok(settings) => {
                 // Another database needs a restart, which is said elsewhere; until then, this one counts.
                 let database = self.settings.database.clone();
                 self.settings = Settings { database, ..settings.clone() };
                 let policy = self.compile().await;
                 self.log_faults();
-                let settings = Some(Box::new(settings));
-                let _ = self.notices.send(Notice::Policy { policy, settings }).await;
+                let read = Some((number, Box::new(settings)));
+                let _ = self.notices.send(Notice::Policy { policy, read }).await;
             }
         }
     }
@@ -282,8 +390,12 @@ impl Keeper {
                 if changed {
                     let policy = self.compile().await;
                     self.log_faults();
-                    let _ = self.notices.send(Notice::Policy { policy, settings: None }).await;
+                    let _ = self.notices.send(Notice::Policy { policy, read: None }).await;
                 }
+            }
+            News::Delisted => {
+                let policy = self.compile().await;
+                let _ = self.notices.send(Notice::Policy { policy, read: None }).await;
             }
             News::Up => {
                 if !self.status.connected {
@@ -300,7 +412,7 @@ impl Keeper {
                 if publisher.names() > known {
                     // A shard must have a name for what it says.
                     let policy = self.compile().await;
-                    let _ = self.notices.send(Notice::Policy { policy, settings: None }).await;
+                    let _ = self.notices.send(Notice::Policy { policy, read: None }).await;
                 }
                 let _ = self.notices.send(Notice::Learned(learned)).await;
             }
@@ -376,7 +488,9 @@ impl Keeper {
     /// The policy of the settings and the contents as they are now.
     async fn compile(&mut self) -> Arc<Policy> {
         let (settings, contents) = (self.settings.clone(), self.contents.clone());
-        let compiled = self.publishing(move |publisher| publisher.policy(&settings, contents.as_ref())).await;
+        let local = self.shared.local.borrow().clone();
+        *self.shared.file.borrow_mut() = Lists::of_file(&settings);
+        let compiled = self.publishing(move |publisher| publisher.policy(&settings, contents.as_ref(), &local)).await;
         let Compiled { policy, faults, faulty, ban_from_database } = compiled;
         self.ban_from_database = ban_from_database;
         self.name_sources();

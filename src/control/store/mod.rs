@@ -2,32 +2,45 @@
 //! the control thread, with a tokio loop of its own, so that neither a slow database nor the compiling of patterns
 //! delays signals and metrics, let alone shards.
 //!
-//! Three tasks share it: the [`keeper`] makes policies from the file and the database and publishes them, the
-//! [`recorder`] writes decisions to the local [`state`], the [`link`] speaks with the shared [`database`]. They are told
-//! what to do by [`Order`]s and decisions, and answer with [`Notice`]s.
+//! Four tasks share it: the [`keeper`] makes policies from the file and the database and publishes them, the
+//! [`recorder`] writes decisions to the local [`state`], the [`link`] speaks with the shared [`database`], the [`archive`]
+//! answers operators. They are told what to do by [`Order`]s and decisions, and answer with [`Notice`]s; what operators
+//! want is brought by a [`Clerk`].
 //!
 //! ```text
 //!  decisions ──► recorder ──► local state ──► link ──► shared database ──► other nodes' links
-//!                                  ▲            │
-//!  notices  ◄── keeper ◄── news ───┴────────────┘
+//!                               ▲  ▲            │ ▲
+//!  notices  ◄── keeper ◄── news ┼──┴────────────┘ │
+//!                 │             │                 │
+//!  clerks ────────┴──► archive ─┘     edits ──────┘
 //! ```
 
+mod archive;
+mod audit;
 mod ban;
+mod clerk;
 pub mod contents;
 mod database;
 mod dialect;
+mod entry;
 mod keeper;
 mod link;
+mod page;
 mod recorder;
 mod state;
 mod status;
 mod wall;
 
+pub use audit::{AuditEntry, AuditPage, AuditQuery, AuditSource, Audited};
+pub use ban::{Decided, Said};
+pub use clerk::{Ask, Clerk, PastBan};
+pub use entry::{EditFault, Enlisted, Entry, EntryPage, EntryQuery, EntrySource, Lists, NewEntry, PAGE_MAX, sorted};
 pub use status::{Counts, Operation, Status};
+pub use wall::{Wall, print_wall};
 
 use super::publish::Publisher;
 use crate::config::{Faults, Settings};
-use crate::engine::ban::{Decision, Learned};
+use crate::engine::ban::Learned;
 use crate::engine::policy::{PatternName, Policy};
 use crate::shard::Clock;
 use keeper::{Ends, Keeper};
@@ -43,10 +56,12 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
-use wall::Wall;
 
-/// Batches of decisions, orders and notices on their way.
+/// Batches of decisions, orders, operators' questions and notices on their way.
 const WAITING: usize = 64;
+
+/// Operators' questions on their way to the archive, above all what they did, which should be written down.
+const NOTES_WAITING: usize = 1024;
 
 /// How long a start waits for the database before it goes on with the last good copy.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -57,17 +72,17 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// What the store is told.
 #[derive(Debug)]
 pub enum Order {
-    /// Read the file again.
-    Reload,
+    /// Read the file again. Orders are numbered, and what comes of each is told with its number.
+    Reload(u64),
 }
 
 /// What the store tells.
 #[derive(Debug)]
 pub enum Notice {
-    /// Work by this. `settings` is there if the file was read again.
-    Policy { policy: Arc<Policy>, settings: Option<Box<Settings>> },
-    /// The file is faulty; nothing changes.
-    Refused(Faults),
+    /// Work by this. `read` is there if the file was read again: by the order of that number.
+    Policy { policy: Arc<Policy>, read: Option<(u64, Box<Settings>)> },
+    /// The file is faulty; nothing changes. It was read by the order of that number.
+    Refused(u64, Faults),
     /// Other nodes banned, or ended bans.
     Learned(Vec<Learned>),
     /// Something is not as it was.
@@ -100,8 +115,9 @@ pub struct Opened {
 /// The running store, as the control thread holds it.
 #[derive(Debug)]
 pub struct Store {
-    decisions: mpsc::Sender<Vec<Decision>>,
+    decisions: mpsc::Sender<Vec<Decided>>,
     orders: mpsc::Sender<Order>,
+    asks: mpsc::Sender<Ask>,
     farewell: oneshot::Sender<Duration>,
     pub counts: Arc<Counts>,
     thread: JoinHandle<()>,
@@ -118,12 +134,23 @@ impl Store {
         let (said, says) = std::sync::mpsc::channel();
         let (decisions, decided) = mpsc::channel(WAITING);
         let (orders, ordered) = mpsc::channel(WAITING);
+        let (asks, asked) = mpsc::channel(WAITING);
         let (notices, noticed) = mpsc::channel(WAITING);
         let (farewell, ends) = oneshot::channel();
         let counts = Arc::new(Counts::default());
         let path = path.to_owned();
-        let parts =
-            Parts { path, settings, publisher, clock, counts: Arc::clone(&counts), decided, ordered, ends, notices };
+        let parts = Parts {
+            path,
+            settings,
+            publisher,
+            clock,
+            counts: Arc::clone(&counts),
+            decided,
+            ordered,
+            asked,
+            ends,
+            notices,
+        };
         let machine = |why: std::io::Error| StoreFault(format!("cannot start a thread: {why}"));
         let thread = std::thread::Builder::new()
             .name("store".to_owned())
@@ -134,23 +161,29 @@ impl Store {
             .map_err(machine)?;
         let ended = || StoreFault("the store ended before it began".to_owned());
         let Beginning { settings, shards, policy, remembered, status } = says.recv().map_err(|_| ended())??;
-        let store = Store { decisions, orders, farewell, counts, thread };
+        let store = Store { decisions, orders, asks, farewell, counts, thread };
         Ok(Opened { settings, shards, policy, remembered, status, store, notices: noticed })
     }
 
     /// Hands decisions over, to be kept; gives them back if there is no room now.
-    pub fn keep(&self, decisions: Vec<Decision>) -> Result<(), Vec<Decision>> {
+    pub fn keep(&self, decisions: Vec<Decided>) -> Result<(), Vec<Decided>> {
         self.decisions.try_send(decisions).map_err(mpsc::error::TrySendError::into_inner)
     }
 
     /// Hands the last decisions over, however long it takes to find room.
-    pub async fn keep_last(&self, decisions: Vec<Decision>) {
+    pub async fn keep_last(&self, decisions: Vec<Decided>) {
         let _ = self.decisions.send(decisions).await;
     }
 
-    /// Has the file read again. Orders that find no room are the same as those that wait.
-    pub fn reload(&self) {
-        let _ = self.orders.try_send(Order::Reload);
+    /// Has the file read again, by an order of this number. False if there is no room for it; then those that wait will
+    /// read the same file.
+    pub fn reload(&self, number: u64) -> bool {
+        self.orders.try_send(Order::Reload(number)).is_ok()
+    }
+
+    /// For those who serve operators.
+    pub fn clerk(&self) -> Clerk {
+        Clerk::new(self.asks.clone())
     }
 
     /// Whether the store's thread has ended.
@@ -174,8 +207,9 @@ struct Parts {
     publisher: Publisher,
     clock: Clock,
     counts: Arc<Counts>,
-    decided: mpsc::Receiver<Vec<Decision>>,
+    decided: mpsc::Receiver<Vec<Decided>>,
     ordered: mpsc::Receiver<Order>,
+    asked: mpsc::Receiver<Ask>,
     ends: oneshot::Receiver<Duration>,
     notices: mpsc::Sender<Notice>,
 }
@@ -206,6 +240,9 @@ struct Shared {
     /// Why the local state does not do its work, if it does not; and a bell for whoever should know.
     state_fault: RefCell<Option<String>>,
     state_bell: Notify,
+    /// The lists of the file and of the local state, as the newest policy has them or the next one will.
+    file: RefCell<Lists>,
+    local: RefCell<Lists>,
 }
 
 impl Shared {
@@ -261,13 +298,14 @@ struct Tasks {
     keeper: Keeper,
     link: Option<Link>,
     shared: Rc<Shared>,
-    decided: mpsc::Receiver<Vec<Decision>>,
+    decided: mpsc::Receiver<Vec<Decided>>,
+    for_archive: mpsc::Receiver<Ask>,
     farewell: oneshot::Receiver<Duration>,
     wake: Rc<Notify>,
 }
 
 async fn begin(parts: Parts) -> Result<(Beginning, Tasks), StoreFault> {
-    let Parts { path, settings, publisher, clock, counts, decided, ordered, ends: farewell, notices } = parts;
+    let Parts { path, settings, publisher, clock, counts, decided, ordered, asked, ends: farewell, notices } = parts;
     let wall = Wall::new(clock);
     let directory = settings.runtime.state_dir.as_str();
     let directory = (!directory.is_empty()).then(|| Path::new(directory));
@@ -295,6 +333,8 @@ async fn begin(parts: Parts) -> Result<(Beginning, Tasks), StoreFault> {
         shares: dsn.is_some() && settings.database.share_bans,
         state_fault: RefCell::new(None),
         state_bell: Notify::new(),
+        file: RefCell::new(Lists::of_file(&settings)),
+        local: RefCell::default(),
     });
     shared.count_untold().await;
     let (say, news) = mpsc::channel(WAITING);
@@ -310,21 +350,28 @@ async fn begin(parts: Parts) -> Result<(Beginning, Tasks), StoreFault> {
         Some(link) => Some(link.first(PATIENCE).await),
         None => None,
     };
-    let ends = Ends { notices, orders: ordered, news };
+    let (archive, for_archive) = mpsc::channel(NOTES_WAITING);
+    let (edits, edited) = mpsc::channel(WAITING);
+    if let Some(link) = &mut link {
+        link.asked_by(edited);
+    }
+    let edits = link.is_some().then_some(edits);
+    let ends = Ends { notices, orders: ordered, asked, news, archive, edits };
     let mut keeper = Keeper::new(path, settings, dsn.as_ref(), publisher, Rc::clone(&shared), ends);
     let policy = keeper.begin(first, copy, found).await;
     let (remembered, policy) = keeper.remember(policy).await;
     let (settings, shards) = (keeper.settings().clone(), keeper.shards());
     let beginning = Beginning { settings, shards, policy, remembered, status: keeper.status().clone() };
-    Ok((beginning, Tasks { keeper, link, shared, decided, farewell, wake }))
+    Ok((beginning, Tasks { keeper, link, shared, decided, for_archive, farewell, wake }))
 }
 
 impl Tasks {
     /// Runs until the control thread lets go.
     async fn run(self) {
-        let Tasks { keeper, link, shared, decided, farewell, wake } = self;
+        let Tasks { keeper, link, shared, decided, for_archive, farewell, wake } = self;
         let keeper = tokio::task::spawn_local(keeper.run());
         let link = link.map(|link| tokio::task::spawn_local(link.run()));
+        let archive = tokio::task::spawn_local(archive::run(for_archive, Rc::clone(&shared), Rc::clone(&wake)));
         // Ends when the control thread has let go of its end and everything is written.
         recorder::run(decided, Rc::clone(&shared), Rc::clone(&wake)).await;
         let last_words = async {
@@ -334,8 +381,9 @@ impl Tasks {
                 }
                 link.abort();
             }
-            // It ends when it has copied what it was at.
+            // It ends when it has copied what it was at, and the archive when it has written down what it was told.
             let _ = keeper.await;
+            let _ = archive.await;
         };
         let farewell = farewell.await.unwrap_or(FAREWELL);
         let _ = tokio::time::timeout(farewell, last_words).await;

@@ -7,10 +7,11 @@
 //! lives in memory until it can.
 
 use super::Shared;
+use super::ban::Decided;
 use super::state::Kept;
 use super::status::{Operation, printable_error};
 use crate::control::journal;
-use crate::engine::ban::{Act, Decision};
+use crate::engine::ban::Act;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,7 +28,7 @@ const TICK: Duration = Duration::from_secs(1);
 const TICKS_PER_PRUNE: u32 = 60;
 
 /// Writes until the control thread lets go.
-pub async fn run(mut decided: mpsc::Receiver<Vec<Decision>>, shared: Rc<Shared>, wake: Rc<Notify>) {
+pub async fn run(mut decided: mpsc::Receiver<Vec<Decided>>, shared: Rc<Shared>, wake: Rc<Notify>) {
     let mut tick = tokio::time::interval(TICK);
     let mut until_prune = 1;
     let mut unmoved = 0;
@@ -61,13 +62,13 @@ pub async fn run(mut decided: mpsc::Receiver<Vec<Decision>>, shared: Rc<Shared>,
     }
 }
 
-async fn keep(batch: &[Decision], shared: &Shared, wake: &Notify, unmoved: &mut i64) {
+async fn keep(batch: &[Decided], shared: &Shared, wake: &Notify, unmoved: &mut i64) {
     let kept: Vec<Kept> = {
         let names = shared.names.borrow();
-        let known = |decision: &Decision| {
+        let known = |Decided { decision, said }: &Decided| {
             let (Act::Ban(ban) | Act::Lift(_, ban)) = decision.act;
             let pattern = names.get(ban.pattern.number() as usize)?;
-            Some(Kept { decision: *decision, pattern: Arc::clone(&pattern.name) })
+            Some(Kept { decision: *decision, pattern: Arc::clone(&pattern.name), said: said.clone() })
         };
         batch.iter().filter_map(known).collect()
     };
@@ -126,5 +127,6 @@ async fn prune(shared: &Shared) -> bool {
     let pruned =
         shared.state.lock().await.prune(wall.at(wall.now()).saturating_sub(memory), shared.bans_max.get()).await;
     shared.counts.operation(Operation::Prune, pruned.is_ok());
-    pruned.unwrap_or(false)
+    let audit = shared.state.lock().await.prune_audit().await;
+    pruned.unwrap_or(false) || audit.unwrap_or(false)
 }

@@ -5,7 +5,10 @@
 //! transaction for all that wait: SQLite's write-ahead log without a sync for each, so what was committed survives the
 //! end of the process at once, and a loss of power up to the system's last write-back.
 
-use super::ban::{BanKey, RawBan, StoredBan};
+mod audit;
+mod lists;
+
+use super::ban::{BanKey, RawBan, Said, StoredBan};
 use super::contents::{Contents, ListName, Row, TableName};
 use super::wall::{Tie, Wall, boot_id};
 use crate::engine::address::Network;
@@ -22,9 +25,10 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-/// Rows in one statement: SQLite takes 32,766 values in each, and a ban has twelve.
+/// Rows in one statement: SQLite takes 32,766 values in each, and a ban has sixteen.
 const ROWS_PER_STATEMENT: usize = 1_000;
 
 /// How long a statement waits for another process that has the file locked, as somebody with `sqlite3` may. What cannot be
@@ -100,12 +104,14 @@ pub enum Found {
 #[derive(Clone, Debug)]
 pub struct Kept {
     pub decision: Decision,
-    pub pattern: std::sync::Arc<str>,
+    pub pattern: Arc<str>,
+    /// What an operator said of it.
+    pub said: Option<Arc<Said>>,
 }
 
 impl Kept {
     fn stored(&self, ban: &Ban, run: i64, wall: &Wall) -> StoredBan {
-        let Kept { decision, pattern } = self;
+        let Kept { decision, pattern, said } = self;
         StoredBan {
             // The node's name is in a table of its own.
             key: BanKey { node: String::new(), run, serial: decision.serial.cast_signed() },
@@ -114,10 +120,12 @@ impl Kept {
             severity: ban.severity,
             failures: ban.failures,
             offences: ban.offences,
-            reason: None,
+            reason: said.as_ref().and_then(|said| said.reason.clone()),
+            created_by: said.as_ref().map(|said| said.created_by.clone()),
             banned_at: wall.at(decision.at),
             expires_at: wall.at(ban.until),
             lifted: None,
+            lifted_by: None,
         }
     }
 }
@@ -139,8 +147,14 @@ pub struct State {
     cursor: Option<(String, i64)>,
     /// Where in it those begin that were learned and could not be stored.
     behind: Option<(String, i64)>,
+    /// The newest entry of the audit, how many this run made, and which database was told up to which.
+    audit_newest: i64,
+    audit_serial: i64,
+    audit_told: Option<(String, i64)>,
     /// The file where it belongs, while it lives in memory or in a file that was deleted.
     home: Option<PathBuf>,
+    /// What is there could not be read, so nothing of it may be taken for removed.
+    is_blind: bool,
     /// The file it is in, with its device and inode.
     file: Option<(PathBuf, u64, u64)>,
     /// A transaction was begun and not ended: whoever began it was given up.
@@ -220,6 +234,7 @@ impl State {
         let found = if read || !path.exists() { Found::InMemory } else { Found::Unreadable };
         let mut state = State::prepare(connection, name, wall, draw, lock).await?;
         state.home = Some(path.to_owned());
+        state.is_blind = found == Found::Unreadable;
         Ok((state, found))
     }
 
@@ -243,7 +258,11 @@ impl State {
             untold: 0,
             cursor: None,
             behind: None,
+            audit_newest: 0,
+            audit_serial: 0,
+            audit_told: None,
             home: None,
+            is_blind: false,
             file: None,
             open: false,
             nodes: HashMap::new(),
@@ -271,6 +290,7 @@ impl State {
             None => None,
         };
         state.count().await?;
+        state.open_audit().await?;
         state.follow_clock(wall).await?;
         Ok(state)
     }
@@ -347,11 +367,12 @@ impl State {
                     }
                     // Of that client, the ban that the decision ended and those that it replaced.
                     let lifted = sqlx::query(
-                        "UPDATE bans SET lifted_at = ?, lifted_reason = ?, change = ? WHERE ip_address = ? AND \
+                        "UPDATE bans SET lifted_at = ?, lifted_reason = ?, lifted_by = ?, change = ? WHERE ip_address = ? AND \
                          lifted_at IS NULL AND expires_at > ? AND expires_at <= ?",
                     )
                     .bind(wall.at(one.decision.at))
                     .bind(why.name())
+                    .bind(one.said.as_ref().map(|said| said.created_by.as_str()))
                     .bind(change)
                     .bind(one.decision.client.to_string())
                     .bind(wall.at(one.decision.at))
@@ -366,7 +387,7 @@ impl State {
         Ok((change, new))
     }
 
-    /// Every ban that is remembered, newest first, but for the reason that an operator gave: those in force, and those whose
+    /// Every ban that is remembered, newest first, but for what operators said of them: those in force, and those whose
     /// offence is not older than `since` (milliseconds since 1970); at most `max`.
     ///
     /// SQLite gathers thousands of rows to one text: a row of its own costs ten times as much on its way here.
@@ -482,7 +503,7 @@ impl State {
         for chunk in bans.chunks(ROWS_PER_STATEMENT) {
             let mut insert = QueryBuilder::<Sqlite>::new(
                 "INSERT INTO bans (node, run, serial, ip_address, pattern, severity, failures, offences, reason, \
-                 banned_at, expires_at, lifted_at, lifted_reason) ",
+                 created_by, banned_at, expires_at, lifted_at, lifted_reason, lifted_by) ",
             );
             insert.push_values(chunk, |mut row, ban| {
                 row.push_bind(id_of(&self.nodes, ban));
@@ -490,7 +511,7 @@ impl State {
             });
             insert.push(
                 " ON CONFLICT (node, run, serial) DO UPDATE SET lifted_at = excluded.lifted_at, lifted_reason = \
-                 excluded.lifted_reason WHERE bans.lifted_at IS NULL AND excluded.lifted_at IS NOT NULL RETURNING node, \
+                 excluded.lifted_reason, lifted_by = excluded.lifted_by WHERE bans.lifted_at IS NULL AND excluded.lifted_at IS NOT NULL RETURNING node, \
                  run, serial",
             );
             let persistent = chunk.len() == ROWS_PER_STATEMENT;
@@ -522,6 +543,28 @@ impl State {
                 .await?;
         }
         Ok(old.rows_affected() == PRUNED_AT_ONCE.unsigned_abs() || surplus == PRUNED_AT_ONCE)
+    }
+
+    /// The bans of some clients, newest first.
+    pub async fn bans_of(&mut self, clients: &[Network], max: usize) -> sqlx::Result<Vec<StoredBan>> {
+        let mut query = QueryBuilder::<Sqlite>::new(SELECT_BANS);
+        query.push(" WHERE ip_address IN (");
+        let mut texts = query.separated(", ");
+        for client in clients {
+            texts.push_bind(client.to_string());
+        }
+        query.push(") ORDER BY banned_at DESC, bans.id DESC LIMIT ").push_bind(i64::try_from(max).unwrap_or(i64::MAX));
+        let rows = query.build().persistent(false).fetch_all(&mut self.connection).await?;
+        let mut bans = Vec::with_capacity(rows.len());
+        for row in &rows {
+            bans.extend(read_ban(row)?.check());
+        }
+        Ok(bans)
+    }
+
+    /// Whether it is where it belongs, and does not wait in memory for its disk.
+    pub fn is_at_home(&self) -> bool {
+        self.home.is_none()
     }
 
     /// Whether the file that it is in is still there, and the same.
@@ -569,7 +612,8 @@ impl State {
         let begun = self.begin().await;
         let moved = match begun {
             Ok(()) => {
-                let written = sqlx::raw_sql(WRITE_HOME).execute(&mut self.connection).await.map(drop);
+                let sql = format!("{}{WRITE_HOME}", if self.is_blind { "" } else { CLEAR_HOME });
+                let written = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut self.connection).await.map(drop);
                 self.end(written).await
             }
             Err(why) => Err(why),
@@ -580,11 +624,13 @@ impl State {
         self.connection = connect(path).await?;
         self.file = inode_of(path).map(|(device, inode)| (path.to_owned(), device, inode));
         self.home = None;
+        self.is_blind = false;
         self.nodes.clear();
         let node = self.node.clone();
         self.node_id = self.id_of_node(&node).await?;
         self.told = 0;
         self.set_meta("told", "0").await?;
+        self.retell_audit().await?;
         self.count().await
     }
 
@@ -788,7 +834,7 @@ async fn read_from(path: &Path, memory: &str) -> bool {
         let read = async {
             let mut disk = way.connect().await?;
             sqlx::query("ATTACH ? AS memory").bind(memory).execute(&mut disk).await?;
-            for table in ["nodes", "bans", "copy_rows", "copy_lists", "meta"] {
+            for table in ["nodes", "bans", "copy_rows", "copy_lists", "lists", "audit", "meta"] {
                 let sql = format!("INSERT OR REPLACE INTO memory.{table} SELECT * FROM main.{table}");
                 sqlx::query(AssertSqlSafe(sql)).execute(&mut disk).await?;
             }
@@ -883,25 +929,36 @@ fn read_gathered(columns: &[&str]) -> Option<((i64, i64), RawBan)> {
         lifted_at: number(11),
         lifted_reason: text(12),
         reason: None,
+        created_by: None,
+        lifted_by: None,
     };
     Some(((ban.banned_at, number(0)?), ban))
 }
 
+/// Removes where it belongs what was removed meanwhile.
+const CLEAR_HOME: &str = "
+    DELETE FROM home.lists WHERE (name, ip_address) NOT IN (SELECT name, ip_address FROM main.lists);";
+
 /// Takes everything over to where it belongs. Nodes may have other numbers there.
 const WRITE_HOME: &str = "
     INSERT OR IGNORE INTO home.nodes (name) SELECT name FROM main.nodes;
-    INSERT INTO home.bans (node, run, serial, ip_address, pattern, severity, failures, offences, reason, banned_at,
-        expires_at, lifted_at, lifted_reason, change)
-    SELECT there.id, run, serial, ip_address, pattern, severity, failures, offences, reason, banned_at, expires_at,
-        lifted_at, lifted_reason, change
+    INSERT INTO home.bans (node, run, serial, ip_address, pattern, severity, failures, offences, reason, created_by,
+        banned_at, expires_at, lifted_at, lifted_reason, lifted_by, change)
+    SELECT there.id, run, serial, ip_address, pattern, severity, failures, offences, reason, created_by, banned_at,
+        expires_at, lifted_at, lifted_reason, lifted_by, change
     FROM main.bans JOIN main.nodes AS here ON here.id = bans.node JOIN home.nodes AS there ON there.name = here.name
     WHERE TRUE
     ON CONFLICT (node, run, serial) DO UPDATE SET lifted_at = COALESCE(lifted_at, excluded.lifted_at),
-        lifted_reason = COALESCE(lifted_reason, excluded.lifted_reason), change = excluded.change;
+        lifted_reason = COALESCE(lifted_reason, excluded.lifted_reason),
+        lifted_by = COALESCE(lifted_by, excluded.lifted_by), change = excluded.change;
     DELETE FROM home.copy_rows WHERE EXISTS (SELECT 1 FROM main.meta WHERE name = 'copy');
     DELETE FROM home.copy_lists WHERE EXISTS (SELECT 1 FROM main.meta WHERE name = 'copy');
     INSERT OR IGNORE INTO home.copy_rows SELECT * FROM main.copy_rows;
     INSERT OR IGNORE INTO home.copy_lists SELECT * FROM main.copy_lists;
+    INSERT OR IGNORE INTO home.lists (name, ip_address, reason, created_by, created_at)
+    SELECT name, ip_address, reason, created_by, created_at FROM main.lists ORDER BY id;
+    INSERT OR IGNORE INTO home.audit (node, run, serial, at, who, channel, peer, action, target, detail, outcome)
+    SELECT node, run, serial, at, who, channel, peer, action, target, detail, outcome FROM main.audit ORDER BY id;
     INSERT OR REPLACE INTO home.meta SELECT * FROM main.meta";
 
 /// What is written to see whether there is room, in bytes.
@@ -914,8 +971,8 @@ fn inode_of(path: &Path) -> Option<(u64, u64)> {
 }
 
 const SELECT_BANS: &str = "SELECT nodes.name AS node, run, serial, ip_address, pattern, severity, failures, offences, \
-                           reason, banned_at, expires_at, lifted_at, lifted_reason, change FROM bans JOIN nodes ON \
-                           nodes.id = bans.node";
+                           reason, created_by, banned_at, expires_at, lifted_at, lifted_reason, lifted_by, change FROM \
+                           bans JOIN nodes ON nodes.id = bans.node";
 
 fn read_ban(row: &SqliteRow) -> sqlx::Result<RawBan> {
     Ok(RawBan {
@@ -928,10 +985,12 @@ fn read_ban(row: &SqliteRow) -> sqlx::Result<RawBan> {
         failures: row.try_get(6)?,
         offences: row.try_get(7)?,
         reason: row.try_get(8)?,
-        banned_at: row.try_get(9)?,
-        expires_at: row.try_get(10)?,
-        lifted_at: row.try_get(11)?,
-        lifted_reason: row.try_get(12)?,
+        created_by: row.try_get(9)?,
+        banned_at: row.try_get(10)?,
+        expires_at: row.try_get(11)?,
+        lifted_at: row.try_get(12)?,
+        lifted_reason: row.try_get(13)?,
+        lifted_by: row.try_get(14)?,
     })
 }
 
@@ -944,10 +1003,12 @@ fn push_ban(row: &mut sqlx::query_builder::Separated<'_, Sqlite, &'static str>, 
         .push_bind(i64::from(ban.failures))
         .push_bind(i64::from(ban.offences))
         .push_bind(ban.reason.clone())
+        .push_bind(ban.created_by.clone())
         .push_bind(ban.banned_at)
         .push_bind(ban.expires_at)
         .push_bind(ban.lifted.map(|(at, _)| at))
-        .push_bind(ban.lifted.map(|(_, why)| why.name()));
+        .push_bind(ban.lifted.map(|(_, why)| why.name()))
+        .push_bind(ban.lifted_by.clone());
 }
 
 /// Inserts bans that this node decided, each with its change. One that is there already stays as it is: a shard that
@@ -957,7 +1018,7 @@ async fn insert_bans(connection: &mut SqliteConnection, bans: &[(StoredBan, i64)
     for chunk in bans.chunks(ROWS_PER_STATEMENT) {
         let mut insert = QueryBuilder::<Sqlite>::new(
             "INSERT INTO bans (node, change, run, serial, ip_address, pattern, severity, failures, offences, reason, \
-             banned_at, expires_at, lifted_at, lifted_reason) ",
+             created_by, banned_at, expires_at, lifted_at, lifted_reason, lifted_by) ",
         );
         insert.push_values(chunk, |mut row, (ban, change)| {
             row.push_bind(node).push_bind(*change);
@@ -978,13 +1039,12 @@ mod tests {
     use crate::engine::time::Time;
     use crate::shard::Clock;
     use std::future::Future;
-    use std::sync::Arc;
 
-    fn run<T>(test: impl Future<Output = T>) -> T {
+    pub fn run<T>(test: impl Future<Output = T>) -> T {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test)
     }
 
-    async fn open(wall: &Wall) -> State {
+    pub async fn open(wall: &Wall) -> State {
         // Each test has one of its own.
         static DRAWN: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(7);
         let draw = DRAWN.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -1001,7 +1061,7 @@ mod tests {
         };
         let client = Network::parse(address).unwrap();
         let decision = Decision { serial, at, client, act: Act::Ban(ban), origin: Origin::Decided };
-        Kept { decision, pattern: Arc::from("dovecot-login") }
+        Kept { decision, pattern: Arc::from("dovecot-login"), said: None }
     }
 
     fn lifted(of: &Kept, why: Lift, at: Time) -> Kept {
@@ -1063,6 +1123,30 @@ mod tests {
             // One that ran out is not written: its end says so.
             state.keep(&[lifted(&decided("192.0.2.1", 2, now, 600), Lift::Expired, now)], &wall).await.unwrap();
             assert_eq!(all(&mut state, 0, 0).await.iter().filter(|ban| ban.lifted.is_none()).count(), 1);
+        });
+    }
+
+    #[test]
+    fn what_an_operator_says_is_kept_and_told() {
+        run(async {
+            let wall = Wall::new(Clock::start());
+            let mut state = open(&wall).await;
+            let now = wall.now();
+            let ann = Some(Arc::new(Said::new(Some("spam\nof all kinds"), "ann")));
+            let bob = Some(Arc::new(Said::new(None, &"b".repeat(200))));
+            let banned = Kept { said: ann, ..decided("192.0.2.1", 1, now, 600) };
+            let ended = Kept { said: bob, ..lifted(&banned, Lift::Unbanned, now) };
+            state.keep(&[banned.clone(), ended, decided("192.0.2.2", 2, now, 600)], &wall).await.unwrap();
+            let (told, _) = state.next_to_tell(10).await.unwrap().unwrap();
+            let ban = told.iter().find(|ban| ban.client == banned.decision.client).unwrap();
+            assert_eq!((ban.reason.as_deref(), ban.created_by.as_deref()), (Some("spam of all kinds"), Some("ann")));
+            assert_eq!(ban.lifted_by.as_ref().map(String::len), Some(128));
+            let history = state.bans_of(&[banned.decision.client], 10).await.unwrap();
+            assert_eq!(history, std::slice::from_ref(ban));
+            // Another node hears all of it.
+            let mut other = open(&wall).await;
+            other.learn(&told, "db", 1).await.unwrap();
+            assert_eq!(other.bans_of(&[banned.decision.client], 10).await.unwrap(), history);
         });
     }
 

@@ -12,7 +12,7 @@ use super::proto::envoy::r#type::v3::{HttpStatus, StatusCode};
 use super::proto::google::rpc;
 
 /// PERMISSION_DENIED among gRPC's status codes.
-const PERMISSION_DENIED: i32 = 7;
+const PERMISSION_DENIED: u8 = 7;
 
 /// What is answered to a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,14 @@ pub enum Answer<'a> {
 }
 
 impl Answer<'_> {
+    /// The gRPC status of the verdict. That of the call is OK with either.
+    pub fn grpc_status(&self) -> u8 {
+        match self {
+            Answer::Allowed => 0,
+            Answer::Denied(_) => PERMISSION_DENIED,
+        }
+    }
+
     /// A `CheckResponse` behind its prefix.
     pub(super) fn encode(&self) -> Bytes {
         match self {
@@ -46,7 +54,7 @@ fn denied(denial: &Denial<'_>) -> CheckResponse {
         headers.push(header("retry-after", text(|out| push_number(out, seconds))));
     }
     CheckResponse {
-        status: Some(rpc::Status { code: PERMISSION_DENIED, message: "denied".to_owned() }),
+        status: Some(rpc::Status { code: PERMISSION_DENIED.into(), message: "denied".to_owned() }),
         http_response: Some(HttpResponse::DeniedResponse(DeniedHttpResponse {
             status: Some(HttpStatus { code: StatusCode::Forbidden.into() }),
             headers,

@@ -72,12 +72,26 @@ pub enum Step {
 pub enum Handled {
     /// `grpc.health.v1.Health/Check`
     HealthCheck,
+    /// The same of a service that is not here.
+    HealthUnknown,
     /// `grpc.health.v1.Health/Watch`
     HealthWatch,
     /// The call was answered with a fault.
     Refused(Refusal),
     /// The peer gave up a call before its message was whole, or broke HTTP/2 within it.
     Abandoned,
+}
+
+impl Handled {
+    /// The gRPC status that was answered; `None` if nothing was. A watch is under way, which is OK so far.
+    pub fn grpc_status(self) -> Option<u8> {
+        match self {
+            Handled::HealthCheck | Handled::HealthWatch => Some(0),
+            Handled::HealthUnknown => Some(5),
+            Handled::Refused(refusal) => Some(refusal.grpc_status()),
+            Handled::Abandoned => None,
+        }
+    }
 }
 
 /// Why a connection has ended.
@@ -344,7 +358,7 @@ impl Session {
                 }
                 Some(false) => {
                     send_status(respond, response(NOT_FOUND));
-                    Step::Handled(Handled::HealthCheck)
+                    Step::Handled(Handled::HealthUnknown)
                 }
                 None => refuse(respond, Refusal::Malformed),
             },

@@ -126,6 +126,12 @@ pub fn ready(out: &mut Vec<u8>, is_ready: bool, delivery: Delivery) {
     push_content(out, delivery, |out| out.extend_from_slice(document));
 }
 
+/// 503 for what would have been answered a moment ago.
+pub fn ending(out: &mut Vec<u8>, delivery: Delivery) {
+    out.extend_from_slice(b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n");
+    push_fault(out, "the program is ending", delivery);
+}
+
 /// 404: nothing is at this path.
 pub fn not_found(out: &mut Vec<u8>, delivery: Delivery) {
     out.extend_from_slice(b"HTTP/1.1 404 Not Found\r\n");
@@ -150,6 +156,12 @@ pub fn refusal(out: &mut Vec<u8>, refusal: Refusal, delivery: Delivery) {
     };
     out.extend_from_slice(status_line);
     push_fault(out, refusal.message(), delivery.closing());
+}
+
+/// The status code at the start of an answer; `None` if there is none.
+pub fn status(answer: &[u8]) -> Option<u16> {
+    let code: &[u8; 3] = answer.strip_prefix(b"HTTP/1.1 ")?.first_chunk()?;
+    code.iter().try_fold(0, |number, byte| byte.is_ascii_digit().then(|| 10 * number + u16::from(byte - b'0')))
 }
 
 /// `message` is ours: nothing in it needs an escape.
@@ -323,8 +335,16 @@ mod tests {
         for fault in Refusal::ALL {
             let answer = written(|out| refusal(out, fault, Delivery::KEEP_ALIVE));
             assert!(answer.starts_with(&format!("HTTP/1.1 {} ", fault.status())), "{answer}");
+            assert_eq!(status(answer.as_bytes()), Some(fault.status()));
             assert!(content(&answer, Delivery::CLOSE).contains(fault.message()));
             assert!(fault.message().bytes().all(|byte| (byte == b' ' || byte.is_ascii_graphic()) && byte != b'"'));
+        }
+    }
+
+    #[test]
+    fn what_is_no_answer_has_no_status() {
+        for bytes in ["", "HTTP/1.1 20", "HTTP/1.1 2x0 OK", "HTTP/1.0 200 OK"] {
+            assert_eq!(status(bytes.as_bytes()), None, "{bytes}");
         }
     }
 

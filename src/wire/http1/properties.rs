@@ -88,6 +88,8 @@ fn request() -> impl Strategy<Value = (Vec<u8>, Seen)> {
         Just(("/ready".to_owned(), Target::Ready)),
         Just(("/config/source".to_owned(), Target::ConfigSource)),
         Just(("/database/status".to_owned(), Target::DatabaseStatus)),
+        Just(("/".to_owned(), Target::Operators)),
+        "/api/[!-\"$->@-~]{0,20}".prop_map(|path| (path, Target::Operators)),
         "/x[a-z/%.]{0,20}".prop_map(|path| (path, Target::Other)),
     ];
     let query = prop_oneof![Just(None), "[!-\"$-~]{0,20}".prop_map(Some)];

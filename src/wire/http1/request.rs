@@ -72,6 +72,8 @@ pub enum Target {
     ConfigSource,
     /// `/database/status`
     DatabaseStatus,
+    /// What operators ask for: `/`, `/api`, `/api/…`, `/ui/…`
+    Operators,
     /// Anything else; see [`Request::path`].
     Other,
 }
@@ -267,6 +269,8 @@ fn parse_request_line(line: &[u8]) -> Result<RequestLine<'_>, Refusal> {
         b"/ready" => Target::Ready,
         b"/config/source" => Target::ConfigSource,
         b"/database/status" => Target::DatabaseStatus,
+        b"/" | b"/api" => Target::Operators,
+        path if path.starts_with(b"/api/") || path.starts_with(b"/ui/") => Target::Operators,
         _ => Target::Other,
     };
     let method = match method {
@@ -472,21 +476,26 @@ mod tests {
             ("GET /auth/\u{e9}", Target::Auth, "/auth/\u{e9}", ""),
             ("GET http://auth.example/auth?q", Target::Auth, "/auth", "q"),
             ("GET HTTPS://[::1]:8888/auth/x", Target::Auth, "/auth/x", ""),
-            ("GET http://auth.example", Target::Other, "/", ""),
-            ("GET http://auth.example?q", Target::Other, "/", "q"),
+            ("GET http://auth.example", Target::Operators, "/", ""),
+            ("GET http://auth.example?q", Target::Operators, "/", "q"),
             ("GET http://user@h/health", Target::Health, "/health", ""),
             ("HEAD /health", Target::Health, "/health", ""),
             ("GET /ready?verbose", Target::Ready, "/ready", "verbose"),
             ("GET /config/source?a", Target::ConfigSource, "/config/source", "a"),
             ("POST /database/status", Target::DatabaseStatus, "/database/status", ""),
-            ("GET /", Target::Other, "/", ""),
+            ("GET /", Target::Operators, "/", ""),
             ("GET //auth", Target::Other, "//auth", ""),
             ("GET /authx", Target::Other, "/authx", ""),
             ("GET /AUTH", Target::Other, "/AUTH", ""),
             ("GET /%61uth", Target::Other, "/%61uth", ""),
             ("GET /health/", Target::Other, "/health/", ""),
             ("GET /config", Target::Other, "/config", ""),
-            ("GET /api/bans", Target::Other, "/api/bans", ""),
+            ("GET /api/bans", Target::Operators, "/api/bans", ""),
+            ("GET /api", Target::Operators, "/api", ""),
+            ("DELETE /api/", Target::Operators, "/api/", ""),
+            ("GET /ui/app.js", Target::Operators, "/ui/app.js", ""),
+            ("GET /apis", Target::Other, "/apis", ""),
+            ("GET /ui", Target::Other, "/ui", ""),
             ("OPTIONS *", Target::Other, "*", ""),
             ("CONNECT mail.example:443", Target::Other, "mail.example:443", ""),
             ("CONNECT /auth", Target::Other, "/auth", ""),

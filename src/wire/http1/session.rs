@@ -177,6 +177,7 @@ mod tests {
                         Target::Ready => "ready",
                         Target::ConfigSource => "source",
                         Target::DatabaseStatus => "status",
+                        Target::Operators => "operators",
                         Target::Other => "other",
                     };
                     words.push(format!("{target}{}", if request.keep_alive { "" } else { "!" }));
@@ -324,8 +325,8 @@ mod tests {
             ("RFC 9110 §5.6.3", b"Content-Length:\t5 \t", "auth 400"),
             ("RFC 9112 §7", b"Transfer-Encoding: CHUNKED", "auth!"),
             ("RFC 9110 §5.6.1", b"Transfer-Encoding: , chunked ,", "auth!"),
-            ("RFC 9110 §5.5", b"X: a\x01b\x7fc\x80", "auth other"),
-            ("RFC 9110 §5.1", b"Content-Length_: 5\r\nX-Content-Length: 6", "auth other"),
+            ("RFC 9110 §5.5", b"X: a\x01b\x7fc\x80", "auth operators"),
+            ("RFC 9110 §5.1", b"Content-Length_: 5\r\nX-Content-Length: 6", "auth operators"),
         ] {
             let stream = [b"POST /auth HTTP/1.1\r\n", fields, b"\r\n\r\nGET / HTTP/1.1\r\n\r\n"].concat();
             assert_eq!(read(&stream), want, "{section}: {}", fields.escape_ascii());

@@ -24,7 +24,7 @@ pub(super) const LENGTH_BYTES: usize = 4;
 const FLAG_FIN: u32 = 1;
 
 /// Frame types (section 3.2.2).
-pub(super) mod kind {
+pub mod kind {
     /// A later piece of a fragmented payload, until HAProxy 3.0.
     pub const UNSET: u8 = 0;
     pub const HAPROXY_HELLO: u8 = 1;

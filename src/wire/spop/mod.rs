@@ -71,6 +71,7 @@ mod properties;
 
 pub use data::Value;
 pub use disconnect::{Fault, Status};
+pub use frame::kind as frame_kind;
 pub use notify::{Argument, Arguments, Client, Clients, Message, Messages, Notify};
 pub use session::{Closing, Handled, Session, Step};
 

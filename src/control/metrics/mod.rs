@@ -1,10 +1,15 @@
 //! Prometheus metrics: collected from the shards' own counters when somebody asks for them.
 
+mod help;
+mod text;
+
+use super::api::Answered;
+use super::http::{self, Patient};
 use super::store::contents::TableName;
 use super::store::{self, Counts, Operation};
 use crate::engine::ban::{Act, Decision};
 use crate::engine::policy::Policy;
-use crate::shard::{Asked, ByStatus, LAG_BOUNDS_MICROS, Report, Service};
+use crate::shard::{Asked, ByStatus, Histogram, Report, Service, Told};
 use crate::wire::ext_authz::{Refusal, Why};
 use crate::wire::spop::Status;
 use crate::wire::syslog::{FrameFault, Malformed};
@@ -13,13 +18,17 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use metrics::{counter, gauge, histogram, with_local_recorder};
+use help::{HELP, Kind};
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram, with_local_recorder};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 /// Buckets of the durations of bans, in seconds: five minutes to three days.
 const BAN_SECONDS: [f64; 10] =
@@ -28,6 +37,19 @@ const BAN_SECONDS: [f64; 10] =
 /// Faulty patterns that have a metric of their own; `fail2ban_config_faulty_rows` counts all of them.
 const FAULTY_NAMED_MAX: usize = 1_000;
 
+/// Patterns that have labels of their own: as many as a database may have. The names of what other nodes banned by come on
+/// top of those, and nobody here bounds them.
+const LABELLED_MAX: usize = 10_000;
+
+/// The label of all others together.
+const OTHERS: &str = "other";
+
+/// Connections of whoever collects metrics.
+const CONNECTIONS: usize = 16;
+
+/// How long nothing is accepted after that failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
 /// Who waits for the metrics.
 pub type Scrape = oneshot::Sender<String>;
 
@@ -35,25 +57,39 @@ pub type Scrape = oneshot::Sender<String>;
 pub struct Metrics {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
-    /// What was already exported of each shard's histogram of lags.
-    lags: Vec<[u64; LAG_BOUNDS_MICROS.len() + 1]>,
+    /// What all shards have counted together, when they last all answered.
+    durations: [Histogram; Service::COUNT],
+    lag: Histogram,
     /// Patterns that were faulty once in this process.
     named: BTreeSet<String>,
+    /// What each shard has said last.
+    last: Vec<Option<Box<Report>>>,
+    /// Matches by pattern that are accounted for.
+    matched: Vec<u64>,
 }
 
 impl Metrics {
-    pub fn new(shards: usize) -> Metrics {
-        let lag_seconds = LAG_BOUNDS_MICROS.map(|micros| micros as f64 / 1e6);
+    pub fn new() -> Metrics {
         let recorder = PrometheusBuilder::new()
-            .set_buckets_for_metric(Matcher::Full("fail2ban_ban_duration_seconds".to_owned()), &BAN_SECONDS)
-            .and_then(|builder| {
-                let lag = Matcher::Full("fail2ban_replica_lag_seconds".to_owned());
-                builder.set_buckets_for_metric(lag, &lag_seconds)
-            })
-            .expect("the lists of buckets are not empty")
+            .set_buckets_for_metric(Matcher::Full(help::BAN_DURATION.to_owned()), &BAN_SECONDS)
+            .expect("the list of buckets is not empty")
             .build_recorder();
+        with_local_recorder(&recorder, || {
+            for (name, kind, meaning) in HELP.iter().copied() {
+                match kind {
+                    Kind::Counter => describe_counter!(name, meaning),
+                    Kind::Gauge => describe_gauge!(name, meaning),
+                    Kind::Histogram => describe_histogram!(name, meaning),
+                }
+            }
+            // There from the start, so that the first one that is refused is seen to be one more.
+            for status in ["success", "error"] {
+                counter!("fail2ban_config_reloads_total", "source" => "file", "status" => status).absolute(0);
+            }
+        });
         let handle = recorder.handle();
-        Metrics { recorder, handle, lags: vec![Default::default(); shards], named: BTreeSet::new() }
+        let (durations, lag) = Default::default();
+        Metrics { recorder, handle, durations, lag, named: BTreeSet::new(), last: Vec::new(), matched: Vec::new() }
     }
 
     /// What is known when the program has started.
@@ -75,9 +111,10 @@ impl Metrics {
     pub fn decided(&self, decision: &Decision, policy: &Policy) {
         if let Act::Ban(ban) = &decision.act {
             let seconds = ban.until.since(decision.at).as_secs_f64();
-            let pattern = policy.name(ban.pattern).to_owned();
+            let at = usize::try_from(ban.pattern.number()).unwrap_or(usize::MAX);
+            let pattern = label(at, policy.name(ban.pattern));
             with_local_recorder(&self.recorder, || {
-                histogram!("fail2ban_ban_duration_seconds", "pattern" => pattern).record(seconds);
+                histogram!(help::BAN_DURATION, "pattern" => pattern).record(seconds);
             });
         }
     }
@@ -99,7 +136,7 @@ impl Metrics {
         with_local_recorder(&self.recorder, || {
             for name in &self.named {
                 let value = f64::from(u8::from(faulty.contains(name.as_str())));
-                gauge!("fail2ban_config_pattern_faulty", "pattern" => name.clone()).set(value);
+                gauge!("fail2ban_config_pattern_faulty", "pattern" => plain(name)).set(value);
             }
         });
     }
@@ -112,27 +149,63 @@ impl Metrics {
         uptime: Duration,
         log_lost: u64,
         (counts, status): (&Counts, &store::Status),
+        api: &Answered,
     ) -> String {
         self.name_faulty_patterns(status);
-        let lags = &mut self.lags;
+        let answering = reports.iter().flatten().count();
+        self.last.resize_with(reports.len(), || None);
+        for (last, report) in self.last.iter_mut().zip(reports) {
+            if let Some(report) = report {
+                *last = Some(report.clone());
+            }
+        }
+        let last = std::mem::take(&mut self.last);
+        let mut matched = std::mem::take(&mut self.matched);
+        // A shard that does not answer stays in the sums with what it said last, so that they never go back.
+        let known: Vec<&Report> = last.iter().flatten().map(AsRef::as_ref).collect();
+        let complete = known.len() == reports.len();
         with_local_recorder(&self.recorder, || {
             counter!("fail2ban_log_lines_dropped_total").absolute(log_lost);
             gauge!("fail2ban_uptime_seconds").set(uptime.as_secs_f64());
             gauge!("fail2ban_config_patterns_loaded").set(policy.matcher.len() as f64);
             gauge!("fail2ban_policy_number").set(policy.number as f64);
             of_store(counts, status);
-            gauge!("fail2ban_shards_answering").set(reports.iter().flatten().count() as f64);
-            let complete = reports.iter().flatten().count() == reports.len();
-            if complete {
-                totals(&reports.iter().flatten().map(AsRef::as_ref).collect::<Vec<_>>(), policy);
+            for (status, count) in api.counts() {
+                counter!("fail2ban_service_requests_total", "service" => "api", "status" => status).absolute(count);
             }
-            for ((shard, report), lag) in reports.iter().enumerate().zip(lags) {
+            gauge!("fail2ban_shards_answering").set(answering as f64);
+            if complete {
+                totals(&known);
+                patterns(&mut matched, &known, policy);
+            }
+            for (shard, report) in reports.iter().enumerate() {
                 if let Some(report) = report {
-                    of_shard(shard, report, lag);
+                    of_shard(shard, report);
                 }
             }
         });
-        self.handle.render()
+        if complete {
+            self.add_up(&known);
+        }
+        drop(known);
+        (self.last, self.matched) = (last, matched);
+        let mut text = self.handle.render();
+        let durations = Service::ASKED.map(|service| {
+            let label = ("service", service.name());
+            (Some(label), &self.durations[service as usize])
+        });
+        text::push_histogram(&mut text, help::REQUEST_DURATION, &durations);
+        text::push_histogram(&mut text, help::REPLICA_LAG, &[(None, &self.lag)]);
+        text
+    }
+
+    /// What [`totals`] does for histograms.
+    fn add_up(&mut self, reports: &[&Report]) {
+        (self.durations, self.lag) = Default::default();
+        for report in reports {
+            self.durations.iter_mut().zip(&report.counters.durations).for_each(|(sum, more)| sum.add(more));
+            self.lag.add(&report.counters.lag);
+        }
     }
 }
 
@@ -146,6 +219,7 @@ fn of_store(counts: &Counts, status: &store::Status) {
         }
     }
     gauge!("fail2ban_database_connections_active").set((read(&counts.connections) + read(&counts.listening)) as f64);
+    gauge!("fail2ban_database_enabled").set(f64::from(u8::from(status.enabled)));
     gauge!("fail2ban_database_connected").set(f64::from(u8::from(status.connected)));
     gauge!("fail2ban_state_writable").set(f64::from(u8::from(status.state_error.is_none())));
     if status.enabled {
@@ -163,8 +237,49 @@ fn of_store(counts: &Counts, status: &store::Status) {
     gauge!("fail2ban_bans_untold").set(read(&counts.untold) as f64);
 }
 
-/// Sums over all shards. Only made when all have answered: a sum without one of them would seem to go back.
-fn totals(reports: &[&Report], policy: &Policy) {
+/// What is counted by pattern. Those that are too many for labels of their own are one together.
+fn patterns(matched: &mut Vec<u64>, reports: &[&Report], policy: &Policy) {
+    matched.resize(matched.len().max(policy.names.len()), 0);
+    let (mut bans_of_others, mut current_of_others) = (0, 0);
+    for ((at, known), matched) in policy.names.iter().enumerate().zip(matched) {
+        let sum = |of: fn(&Report) -> &[u64]| -> u64 {
+            reports.iter().map(|report| of(report).get(at).copied().unwrap_or(0)).sum()
+        };
+        let pattern = label(at, &known.name);
+        let matches = sum(|report| report.counters.matches.counts());
+        let severity = known.severity.level().to_string();
+        // What is new counts for the severity of now; what came under another stays there.
+        counter!("fail2ban_pattern_matches_total", "pattern" => pattern.clone(), "severity" => severity)
+            .increment(matches.saturating_sub(*matched));
+        *matched = matches.max(*matched);
+        let bans = sum(|report| report.counters.bans.counts());
+        let current = sum(|report| report.banned_by.counts());
+        if at >= LABELLED_MAX {
+            (bans_of_others, current_of_others) = (bans_of_others + bans, current_of_others + current);
+            continue;
+        }
+        counter!("fail2ban_bans_total", "pattern" => pattern.clone()).absolute(bans);
+        gauge!("fail2ban_current_bans", "pattern" => pattern).set(current as f64);
+    }
+    if policy.names.len() > LABELLED_MAX {
+        counter!("fail2ban_bans_total", "pattern" => OTHERS).absolute(bans_of_others);
+        gauge!("fail2ban_current_bans", "pattern" => OTHERS).set(current_of_others as f64);
+    }
+}
+
+/// A pattern's label, by its number and name.
+fn label(at: usize, name: &str) -> String {
+    if at < LABELLED_MAX { plain(name) } else { OTHERS.to_owned() }
+}
+
+/// A name without what the exporter takes for an escape, so that two names stay two labels.
+fn plain(name: &str) -> String {
+    name.replace(['\\', '"'], "_")
+}
+
+/// Sums over all shards, of what each has said last. Only made when all have once: a sum without one of them would seem to
+/// go back.
+fn totals(reports: &[&Report]) {
     let sum = |of: fn(&Report) -> u64| reports.iter().map(|report| of(report)).sum::<u64>();
     let size = |of: fn(&Report) -> usize| reports.iter().map(|report| of(report)).sum::<usize>() as f64;
     let set = |name: &'static str, label: (&'static str, &'static str), of: fn(&Report) -> u64| {
@@ -193,19 +308,6 @@ fn totals(reports: &[&Report], policy: &Policy) {
     set("fail2ban_failures_total", ("result", "already_banned"), |r| r.counters.already_banned);
     set("fail2ban_failures_total", ("result", "banned"), |r| r.counters.banned);
     set("fail2ban_failures_total", ("result", "whitelisted"), |r| r.counters.allowed_matches);
-    for (at, known) in policy.names.iter().enumerate() {
-        let of = |counts: &[u64]| counts.get(at).copied().unwrap_or(0);
-        let pattern = known.name.to_string();
-        let severity = known.severity.level().to_string();
-        let matches = reports.iter().map(|report| of(report.counters.matches.counts())).sum();
-        counter!("fail2ban_pattern_matches_total", "pattern" => pattern.clone(), "severity" => severity)
-            .absolute(matches);
-        let bans = reports.iter().map(|report| of(report.counters.bans.counts())).sum();
-        counter!("fail2ban_bans_total", "pattern" => pattern.clone()).absolute(bans);
-        let current = reports.iter().map(|report| of(report.banned_by.counts())).sum::<u64>();
-        gauge!("fail2ban_current_bans", "pattern" => pattern).set(current as f64);
-    }
-
     for service in Service::ASKED {
         let asked = |result: &'static str, of: fn(&Asked) -> u64| {
             let count = reports.iter().map(|report| of(&report.counters.asked[service as usize])).sum();
@@ -216,6 +318,12 @@ fn totals(reports: &[&Report], policy: &Policy) {
         asked("unknown", |asked| asked.unknown);
         asked("other", |asked| asked.other);
         asked("refused", |asked| asked.refused);
+        for (at, (status, _)) in Told::default().counts(service).enumerate() {
+            let count = |report: &&Report| report.counters.told[service as usize].counts(service).nth(at);
+            let count = reports.iter().filter_map(count).map(|(_, count)| count).sum();
+            counter!("fail2ban_service_requests_total", "service" => service.name(), "status" => status)
+                .absolute(count);
+        }
     }
     let disconnects = |by: &'static str, of: fn(&Report) -> ByStatus| {
         let mut sums = [0; Status::ALL.len() + 1];
@@ -261,7 +369,7 @@ fn totals(reports: &[&Report], policy: &Policy) {
 }
 
 /// What is only meaningful for one shard.
-fn of_shard(shard: usize, report: &Report, exported: &mut [u64; LAG_BOUNDS_MICROS.len() + 1]) {
+fn of_shard(shard: usize, report: &Report) {
     let shard = shard.to_string();
     gauge!("fail2ban_shard_replica_bans", "shard" => shard.clone()).set(report.replica as f64);
     gauge!("fail2ban_shard_policy_number", "shard" => shard.clone()).set(report.policy as f64);
@@ -277,22 +385,27 @@ fn of_shard(shard: usize, report: &Report, exported: &mut [u64; LAG_BOUNDS_MICRO
         let connections = report.connections[service as usize] as f64;
         gauge!("fail2ban_shard_connections", "shard" => shard.clone(), "service" => service.name()).set(connections);
     }
-    let lag = histogram!("fail2ban_replica_lag_seconds");
-    for (at, (now, before)) in report.counters.lag.buckets.iter().zip(exported).enumerate() {
-        // Within a bucket every value counts as its upper bound, so the sum is an upper estimate.
-        let micros = LAG_BOUNDS_MICROS.get(at).copied().unwrap_or(2 * LAG_BOUNDS_MICROS[LAG_BOUNDS_MICROS.len() - 1]);
-        let new = usize::try_from(now.saturating_sub(*before)).unwrap_or(usize::MAX);
-        if new > 0 {
-            lag.record_many(micros as f64 / 1e6, new);
-        }
-        *before = *now;
-    }
 }
 
 /// Serves the metrics: each request is passed on to whoever asks the shards.
-pub async fn serve(listener: TcpListener, path: &str, scrapes: mpsc::Sender<Scrape>) -> std::io::Result<()> {
-    let router = Router::new().route(path, get(answer)).with_state(scrapes);
-    axum::serve(listener, router).await
+pub async fn serve(listener: TcpListener, path: &str, scrapes: mpsc::Sender<Scrape>) {
+    // What looks like a parameter of axum 0.7 is a path like any other.
+    let router = Router::new().without_v07_checks().route(path, get(answer)).with_state(scrapes);
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        // Whoever finds no place waits in the kernel, and holds no file of ours.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        let router = TowerToHyperService::new(router.clone());
+        tokio::spawn(async move {
+            let _place = place;
+            // What went wrong with a connection is its peer's business.
+            let _ = http::builder().serve_connection(TokioIo::new(Patient::new(stream)), router).await;
+        });
+    }
 }
 
 async fn answer(State(scrapes): State<mpsc::Sender<Scrape>>) -> Response {
