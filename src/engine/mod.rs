@@ -18,6 +18,7 @@ pub mod policy;
 mod re2;
 mod recency;
 pub mod replica;
+pub mod steer;
 pub mod survey;
 pub mod table;
 pub mod time;

@@ -147,6 +147,11 @@ impl Pattern {
         !self.programs.is_empty()
     }
 
+    /// The group that is the address.
+    pub(super) fn ip_group(&self) -> usize {
+        self.ip_group
+    }
+
     pub(super) fn cache(&self) -> meta::Cache {
         self.regex.create_cache()
     }
