@@ -18,6 +18,17 @@ pub enum Form {
     Json,
 }
 
+/// How much of a list is printed.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Extent {
+    /// How many
+    #[arg(long, default_value_t = 50, value_name = "COUNT", conflicts_with = "all", value_parser = at_least_one)]
+    limit: usize,
+    /// All of them
+    #[arg(long)]
+    all: bool,
+}
+
 /// Options of all commands for a running server.
 #[derive(Args, Debug)]
 pub struct Reach {
@@ -84,12 +95,8 @@ pub enum Operate {
         /// In which order
         #[arg(long, default_value = "desc", value_parser = ["asc", "desc"])]
         order: String,
-        /// How many
-        #[arg(long, default_value_t = 50, value_name = "COUNT", conflicts_with = "all", value_parser = at_least_one)]
-        limit: usize,
-        /// All of them
-        #[arg(long)]
-        all: bool,
+        #[command(flatten)]
+        extent: Extent,
         #[command(flatten)]
         reach: Reach,
     },
@@ -135,12 +142,8 @@ pub enum Operate {
         /// Only changes that contain this
         #[arg(long, value_name = "TEXT")]
         search: Option<String>,
-        /// How many changes
-        #[arg(long, default_value_t = 50, value_name = "COUNT", conflicts_with = "all", value_parser = at_least_one)]
-        limit: usize,
-        /// All of them
-        #[arg(long)]
-        all: bool,
+        #[command(flatten)]
+        extent: Extent,
         #[command(flatten)]
         reach: Reach,
     },
@@ -153,12 +156,8 @@ pub enum ListCommand {
         /// Only entries that contain this
         #[arg(long, value_name = "TEXT")]
         search: Option<String>,
-        /// How many
-        #[arg(long, default_value_t = 50, value_name = "COUNT", conflicts_with = "all", value_parser = at_least_one)]
-        limit: usize,
-        /// All of them
-        #[arg(long)]
-        all: bool,
+        #[command(flatten)]
+        extent: Extent,
         #[command(flatten)]
         reach: Reach,
     },
@@ -209,7 +208,7 @@ impl Operate {
             Operate::Unban { addresses, reason, reach } => {
                 return reach.each(config, "POST", "/api/unban", &addresses, &json!({"reason": reason}));
             }
-            Operate::List { ip, pattern, search, sort, order, limit, all, reach } => {
+            Operate::List { ip, pattern, search, sort, order, extent, reach } => {
                 let query = vec![
                     ("ip", ip),
                     ("pattern", pattern),
@@ -217,7 +216,7 @@ impl Operate {
                     ("sort", Some(sort)),
                     ("order", Some(order)),
                 ];
-                reach.pages(config, "/api/temp-bans", "temp_bans", query, (!all).then_some(limit), &BANS)?;
+                reach.pages(config, "/api/temp-bans", "temp_bans", query, extent, &BANS)?;
             }
             Operate::Explain { address, reach } => {
                 let path = with_query("/api/explain", &[("ip", Some(address))]);
@@ -248,15 +247,8 @@ impl Operate {
                     out.write_all(line.as_bytes()).and_then(|()| out.flush()).is_ok()
                 })?;
             }
-            Operate::Audit { search, limit, all, reach } => {
-                reach.pages(
-                    config,
-                    "/api/audit",
-                    "audit",
-                    vec![("search", search)],
-                    (!all).then_some(limit),
-                    &CHANGES,
-                )?;
+            Operate::Audit { search, extent, reach } => {
+                reach.pages(config, "/api/audit", "audit", vec![("search", search)], extent, &CHANGES)?;
             }
         }
         Ok(0)
@@ -266,8 +258,8 @@ impl Operate {
 impl ListCommand {
     fn run(self, config: Option<&Path>, path: &str, name: &str) -> Result<u8, RemoteFault> {
         match self {
-            ListCommand::List { search, limit, all, reach } => {
-                reach.pages(config, path, name, vec![("search", search)], (!all).then_some(limit), &ENTRIES)?;
+            ListCommand::List { search, extent, reach } => {
+                reach.pages(config, path, name, vec![("search", search)], extent, &ENTRIES)?;
                 Ok(0)
             }
             ListCommand::Add { addresses, reason, force, reach } => {
@@ -338,10 +330,11 @@ impl Reach {
         path: &str,
         name: &str,
         mut query: Vec<(&str, Option<String>)>,
-        limit: Option<usize>,
+        extent: Extent,
         columns: &[&'static str],
     ) -> Result<(), RemoteFault> {
         let remote = self.remote(config)?;
+        let limit = (!extent.all).then_some(extent.limit);
         // How the answer names where the next page begins, and how the question does.
         let (next_name, cursor_name) =
             if name == "audit" { ("next_before", "before") } else { ("next_cursor", "cursor") };

@@ -243,7 +243,5 @@ fn inspection(address: Address, knowledge: &[Knowledge], policy: &Policy, wall: 
 
 /// The networks of a list that hold an address, longest first.
 pub fn holding(list: &NetworkTable<()>, address: Address) -> Vec<Network> {
-    let longest = if address.is_ipv4() { 32 } else { 128 };
-    let networks = (0..=longest).rev().filter_map(|len| Network::new(address, len));
-    networks.filter(|network| list.get(*network).is_some()).collect()
+    address.networks().filter(|network| list.get(*network).is_some()).collect()
 }

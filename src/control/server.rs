@@ -1,6 +1,6 @@
 //! The server as a whole: start everything or nothing, keep it steered, end it in order.
 
-use super::api::{Api, ControlFile, ControlSocket};
+use super::api::{Api, ControlSocket};
 use super::desk::{Ask, Await, BanOrder, Desk, Happening, MANUAL, Overview, Refusal, Whom};
 use super::errand::{self, ERRANDS_MAX, Errand, Errands, Next, holding};
 use super::history::{History, happening, overview};
@@ -209,7 +209,7 @@ struct Server {
     /// Where it has a listener of its own.
     api_listens: Option<SocketAddr>,
     /// The control socket's name, which goes with the server.
-    _control: Option<ControlFile>,
+    _control: Option<SocketFile>,
 }
 
 /// Who waits for a reload.

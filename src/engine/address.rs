@@ -29,6 +29,11 @@ impl Address {
         self.0.is_ipv4()
     }
 
+    /// The networks that hold it, the longest first: itself, down to everything.
+    pub fn networks(self) -> impl Iterator<Item = Network> {
+        (0..=Network::host(self).len()).rev().filter_map(move |len| Network::new(self, len))
+    }
+
     /// Parses the text of one address, as daemons and proxies write it.
     ///
     /// Accepted: `192.0.2.1`, `2001:db8::1`, `[2001:db8::1]`, `::ffff:192.0.2.1`, a zone (`fe80::1%eth0`, dropped).

@@ -29,6 +29,18 @@ impl Drop for SocketFile {
     }
 }
 
+impl SocketFile {
+    /// That of a socket which is at `path`.
+    ///
+    /// # Errors
+    ///
+    /// Those of the system call.
+    pub fn at(path: PathBuf) -> io::Result<SocketFile> {
+        let found = lstat(&path)?;
+        Ok(SocketFile { path, identity: (found.st_dev, found.st_ino) })
+    }
+}
+
 /// Listens on a unix socket at `path`, where `backlog` connections may wait to be accepted.
 ///
 /// # Errors
@@ -50,8 +62,7 @@ pub fn open(path: &Path, backlog: i32) -> io::Result<(OwnedFd, SocketFile)> {
     }
     let socket = stream_socket()?;
     bind(&socket, &address)?;
-    let bound = lstat(path)?;
-    let file = SocketFile { path: path.to_owned(), identity: (bound.st_dev, bound.st_ino) };
+    let file = SocketFile::at(path.to_owned())?;
     chmod(path, EVERYBODY)?;
     listen(&socket, backlog)?;
     Ok((socket, file))

@@ -5,6 +5,7 @@
 
 use super::Origin;
 use super::credentials::{Credentials, Known};
+use super::input::words;
 use super::limit::Limiter;
 use super::refusal::Refused;
 use crate::config::{ApiSettings, Role, Settings};
@@ -48,7 +49,29 @@ pub(super) struct Caller {
     peer: Option<Address>,
 }
 
+/// Whose order it is, and why.
+#[derive(Clone, Debug)]
+pub(super) struct Signed {
+    pub operator: Operator,
+    /// Who is shown as its author.
+    pub author: String,
+    pub reason: Option<String>,
+}
+
 impl Caller {
+    /// Reads what he says of an order: why, and who is to be named as its author.
+    ///
+    /// # Errors
+    ///
+    /// If it is too long, or not one line.
+    pub fn signs(&self, reason: Option<String>, created_by: Option<String>) -> Result<Signed, Refused> {
+        let reason = words("reason", reason)?;
+        let created_by = words("created_by", created_by)?;
+        let operator = self.operator(created_by.as_deref());
+        let author = created_by.unwrap_or_else(|| operator.name.clone());
+        Ok(Signed { operator, author, reason })
+    }
+
     /// Whether he may do more than look.
     pub fn may_change(&self) -> bool {
         self.known.as_ref().is_none_or(|known| known.role == Role::Admin)

@@ -1,9 +1,9 @@
 //! Bans: made, ended, listed.
 
-use super::access::Caller;
+use super::access::{Caller, Signed};
 use super::answers::{BanDone, BanItem, BanList, Purged, UnbanDone};
 use super::input::{self, Subject};
-use super::refusal::{OrderRefusals, QuestionRefusals, Refused};
+use super::refusal::{OrderRefusals, Refusals, Refused};
 use super::schema::{AddressOrNetwork, Author, BanDuration, BansCursor, Reason};
 use super::{Noted, Office};
 use crate::control::desk::{BanOrder, Refusal, Whom};
@@ -42,7 +42,7 @@ pub(super) struct BanBody {
 /// Bans a client or a network, for a time or for good.
 #[utoipa::path(
     post, path = "/api/ban", tag = "bans", request_body = BanBody,
-    responses((status = 200, description = "It is banned, on every shard.", body = BanDone), OrderRefusals)
+    responses((status = 200, description = "It is banned, on every shard.", body = BanDone), Refusals, OrderRefusals)
 )]
 pub(super) async fn ban(
     State(office): State<Office>,
@@ -52,10 +52,7 @@ pub(super) async fn ban(
     let BanBody { ip_address, duration, reason, created_by, permanent, force } = input::body(request).await?;
     let subject = Subject::parse("ip_address", &ip_address)?.refuse_huge(force)?;
     let duration = input::duration(duration.as_ref())?;
-    let reason = input::words("reason", reason)?;
-    let created_by = input::words("created_by", created_by)?;
-    let operator = caller.operator(created_by.as_deref());
-    let author = created_by.unwrap_or_else(|| operator.name.clone());
+    let Signed { operator, author, reason } = caller.signs(reason, created_by)?;
     let permanent = permanent == Some(true);
     let mut detail = match (permanent, &duration) {
         (true, _) => "for good".to_owned(),
@@ -112,7 +109,7 @@ pub(super) struct UnbanBody {
 /// Ends temporary bans, and removes the entry from the blacklist.
 #[utoipa::path(
     post, path = "/api/unban", tag = "bans", request_body = UnbanBody,
-    responses((status = 200, description = "It is not denied any more by these, on any shard.", body = UnbanDone), OrderRefusals)
+    responses((status = 200, description = "It is not denied any more by these, on any shard.", body = UnbanDone), Refusals, OrderRefusals)
 )]
 pub(super) async fn unban(
     State(office): State<Office>,
@@ -121,11 +118,8 @@ pub(super) async fn unban(
 ) -> Result<Json<UnbanDone>, Refused> {
     let UnbanBody { ip_address, reason, created_by } = input::body(request).await?;
     let subject = Subject::parse("ip_address", &ip_address)?;
-    let reason = input::words("reason", reason)?.unwrap_or_default();
-    let created_by = input::words("created_by", created_by)?;
-    let operator = caller.operator(created_by.as_deref());
-    let by = created_by.unwrap_or_else(|| operator.name.clone());
-    let noted = Noted { operator, action: "unban", target: subject.to_string(), detail: reason };
+    let Signed { operator, author: by, reason } = caller.signs(reason, created_by)?;
+    let noted = Noted { operator, action: "unban", target: subject.to_string(), detail: reason.unwrap_or_default() };
     let work = {
         let office = office.clone();
         async move { office.unban(subject, by).await.map_err(|refused| refused.about(subject)) }
@@ -263,7 +257,7 @@ pub(super) enum Direction {
 /// The bans in force, page by page.
 #[utoipa::path(
     get, path = "/api/temp-bans", tag = "bans", params(BansQuery),
-    responses((status = 200, description = "A page.", body = BanList), QuestionRefusals)
+    responses((status = 200, description = "A page.", body = BanList), Refusals)
 )]
 pub(super) async fn list(State(office): State<Office>, uri: Uri) -> Result<Json<BanList>, Refused> {
     let BansQuery { ip, pattern, search, sort, order, limit, cursor } = input::query(&uri)?;
@@ -311,7 +305,7 @@ pub(super) async fn list(State(office): State<Office>, uri: Uri) -> Result<Json<
 /// Ends all temporary bans. The blacklist stays.
 #[utoipa::path(
     post, path = "/api/purge-bans", tag = "bans", request_body = Option<input::Remarks>,
-    responses((status = 200, description = "No temporary ban is in force, on any shard.", body = Purged), OrderRefusals)
+    responses((status = 200, description = "No temporary ban is in force, on any shard.", body = Purged), Refusals, OrderRefusals)
 )]
 pub(super) async fn purge(
     State(office): State<Office>,
@@ -319,11 +313,8 @@ pub(super) async fn purge(
     request: Request,
 ) -> Result<Json<Purged>, Refused> {
     let input::Remarks { reason, created_by } = input::body(request).await?;
-    let reason = input::words("reason", reason)?.unwrap_or_default();
-    let created_by = input::words("created_by", created_by)?;
-    let operator = caller.operator(created_by.as_deref());
-    let by = created_by.unwrap_or_else(|| operator.name.clone());
-    let noted = Noted { operator, action: "purge", target: "all bans".to_owned(), detail: reason };
+    let Signed { operator, author: by, reason } = caller.signs(reason, created_by)?;
+    let noted = Noted { operator, action: "purge", target: "all bans".to_owned(), detail: reason.unwrap_or_default() };
     let desk = office.desk.clone();
     let work = async move {
         let purged_count = desk.lift_within(None, by).await?;

@@ -2,7 +2,7 @@
 
 use super::Office;
 use super::answers::SampleItem;
-use super::refusal::QuestionRefusals;
+use super::refusal::Refusals;
 use crate::control::desk::{Happening, Heard};
 use crate::control::store::print_wall;
 use axum::extract::State;
@@ -28,7 +28,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// slow listener); the data of each is a JSON object. The stream ends when who may use the API changes.
 #[utoipa::path(
     get, path = "/api/events", tag = "server",
-    responses((status = 200, description = "The stream.", body = String, content_type = "text/event-stream"), QuestionRefusals)
+    responses((status = 200, description = "The stream.", body = String, content_type = "text/event-stream"), Refusals)
 )]
 pub(super) async fn events(State(office): State<Office>) -> Response {
     let happenings = office.desk.listen();

@@ -3,7 +3,7 @@
 use super::Office;
 use super::answers::{Explanation, ListItem};
 use super::input;
-use super::refusal::{QuestionRefusals, Refused};
+use super::refusal::{Refusals, Refused};
 use super::schema::Address as AddressText;
 use crate::control::store::Entry;
 use crate::control::store::contents::ListName;
@@ -30,7 +30,7 @@ pub(super) struct ExplainQuery {
 /// happened before.
 #[utoipa::path(
     get, path = "/api/explain", tag = "bans", params(ExplainQuery),
-    responses((status = 200, description = "All that is known.", body = Explanation), QuestionRefusals)
+    responses((status = 200, description = "All that is known.", body = Explanation), Refusals)
 )]
 pub(super) async fn explain(State(office): State<Office>, uri: Uri) -> Result<Json<Explanation>, Refused> {
     let ExplainQuery { ip } = input::query(&uri)?;

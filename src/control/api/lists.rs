@@ -1,9 +1,9 @@
 //! The whitelist and the blacklist.
 
-use super::access::Caller;
+use super::access::{Caller, Signed};
 use super::answers::{Blacklist, Done, ListItem, Whitelist};
 use super::input::{self, Subject};
-use super::refusal::{OrderRefusals, QuestionRefusals, Refused};
+use super::refusal::{OrderRefusals, Refusals, Refused};
 use super::schema::{AddressOrNetwork, Author, EntriesCursor, Reason};
 use super::{Noted, Office, TURNS};
 use crate::control::store::contents::ListName;
@@ -76,7 +76,7 @@ pub(super) struct EntriesQuery {
 /// The whitelist, page by page: who is on it is never denied.
 #[utoipa::path(
     get, path = "/api/whitelist", tag = "lists", params(EntriesQuery),
-    responses((status = 200, description = "A page.", body = Whitelist), QuestionRefusals)
+    responses((status = 200, description = "A page.", body = Whitelist), Refusals)
 )]
 pub(super) async fn whitelist(State(office): State<Office>, uri: Uri) -> Result<Json<Whitelist>, Refused> {
     let page = office.entries(ListName::Whitelist, &uri).await?;
@@ -88,7 +88,7 @@ pub(super) async fn whitelist(State(office): State<Office>, uri: Uri) -> Result<
 /// The blacklist, page by page: who is on it is denied, unless it is on the whitelist.
 #[utoipa::path(
     get, path = "/api/blacklist", tag = "lists", params(EntriesQuery),
-    responses((status = 200, description = "A page.", body = Blacklist), QuestionRefusals)
+    responses((status = 200, description = "A page.", body = Blacklist), Refusals)
 )]
 pub(super) async fn blacklist(State(office): State<Office>, uri: Uri) -> Result<Json<Blacklist>, Refused> {
     let page = office.entries(ListName::Blacklist, &uri).await?;
@@ -100,7 +100,7 @@ pub(super) async fn blacklist(State(office): State<Office>, uri: Uri) -> Result<
 /// Puts an address or a network on the whitelist. Bans that it covers end.
 #[utoipa::path(
     post, path = "/api/whitelist", tag = "lists", request_body = EntryBody,
-    responses((status = 200, description = "It is on the list, on every shard.", body = Done), OrderRefusals)
+    responses((status = 200, description = "It is on the list, on every shard.", body = Done), Refusals, OrderRefusals)
 )]
 pub(super) async fn add_to_whitelist(
     State(office): State<Office>,
@@ -113,7 +113,7 @@ pub(super) async fn add_to_whitelist(
 /// Puts an address or a network on the blacklist.
 #[utoipa::path(
     post, path = "/api/blacklist", tag = "lists", request_body = EntryBody,
-    responses((status = 200, description = "It is on the list, on every shard.", body = Done), OrderRefusals)
+    responses((status = 200, description = "It is on the list, on every shard.", body = Done), Refusals, OrderRefusals)
 )]
 pub(super) async fn add_to_blacklist(
     State(office): State<Office>,
@@ -126,7 +126,7 @@ pub(super) async fn add_to_blacklist(
 /// Takes an address or a network from the whitelist.
 #[utoipa::path(
     delete, path = "/api/whitelist", tag = "lists", params(RemovalQuery), request_body = Option<RemovalBody>,
-    responses((status = 200, description = "It is not on the list any more, on any shard.", body = Done), OrderRefusals)
+    responses((status = 200, description = "It is not on the list any more, on any shard.", body = Done), Refusals, OrderRefusals)
 )]
 pub(super) async fn remove_from_whitelist(
     State(office): State<Office>,
@@ -139,7 +139,7 @@ pub(super) async fn remove_from_whitelist(
 /// Takes an address or a network from the blacklist.
 #[utoipa::path(
     delete, path = "/api/blacklist", tag = "lists", params(RemovalQuery), request_body = Option<RemovalBody>,
-    responses((status = 200, description = "It is not on the list any more, on any shard.", body = Done), OrderRefusals)
+    responses((status = 200, description = "It is not on the list any more, on any shard.", body = Done), Refusals, OrderRefusals)
 )]
 pub(super) async fn remove_from_blacklist(
     State(office): State<Office>,
@@ -174,10 +174,7 @@ impl Office {
     ) -> Result<Json<Done>, Refused> {
         let EntryBody { ip_address, reason, created_by, force } = input::body(request).await?;
         let subject = Subject::parse("ip_address", &ip_address)?.refuse_huge(force)?;
-        let reason = input::words("reason", reason)?;
-        let created_by = input::words("created_by", created_by)?;
-        let operator = caller.operator(created_by.as_deref());
-        let author = created_by.unwrap_or_else(|| operator.name.clone());
+        let Signed { operator, author, reason } = caller.signs(reason, created_by)?;
         let detail = reason.clone().unwrap_or_default();
         let noted = Noted { operator, action, target: subject.to_string(), detail };
         let office = self.clone();
@@ -186,11 +183,12 @@ impl Office {
             let is_new = office.enlist(list, entry).await.map_err(|refused| refused.about(subject))?;
             let already = if is_new { "" } else { " already" };
             let mut message = format!("{subject} is on the {}{already}", list.name());
-            if list == ListName::Blacklist {
-                let whitelist = office.desk.inspect(subject.base()).await?.whitelist;
-                if let Some(entry) = whitelist.iter().find(|entry| entry.covers(subject.network)) {
-                    message.push_str(&format!("; but it is let in, because {entry} is on the whitelist"));
-                }
+            // It is on the list, whether that can be found out or not.
+            if list == ListName::Blacklist
+                && let Ok(inspected) = office.desk.inspect(subject.base()).await
+                && let Some(entry) = inspected.whitelist.iter().find(|entry| entry.covers(subject.network))
+            {
+                message.push_str(&format!("; but it is let in, because {entry} is on the whitelist"));
             }
             Ok(Done { success: true, message, ip_address: subject.to_string() })
         };
@@ -211,11 +209,8 @@ impl Office {
             (Some(_), Some(_)) => return Err(Refused::wrong("ip_address: it stands in the query and in the body")),
             (None, None) => return Err(Refused::wrong("ip_address: missing")),
         };
-        let reason = input::words("reason", reason)?.unwrap_or_default();
-        let created_by = input::words("created_by", created_by)?;
-        let operator = caller.operator(created_by.as_deref());
-        let by = created_by.unwrap_or_else(|| operator.name.clone());
-        let noted = Noted { operator, action, target: subject.to_string(), detail: reason };
+        let Signed { operator, author: by, reason } = caller.signs(reason, created_by)?;
+        let noted = Noted { operator, action, target: subject.to_string(), detail: reason.unwrap_or_default() };
         let office = self.clone();
         let work = async move {
             let removed = office.delist(list, subject.network, by).await.map_err(|refused| refused.about(subject))?;

@@ -40,7 +40,7 @@ mod serve;
 mod server;
 mod socket;
 
-pub use socket::{ControlFile, ControlSocket, NAME as CONTROL_SOCKET};
+pub use socket::{ControlSocket, NAME as CONTROL_SOCKET};
 
 use super::desk::{Desk, Operator, Refusal};
 use super::journal;

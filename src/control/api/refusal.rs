@@ -108,10 +108,10 @@ impl IntoResponse for Refused {
     }
 }
 
-/// What may be answered to a question instead.
+/// What may be answered to anything instead.
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "the words for the document")]
-pub(super) enum QuestionRefusals {
+pub(super) enum Refusals {
     /// What was sent is wrong, and how.
     #[response(status = 400)]
     Wrong(Refusing),
@@ -135,25 +135,10 @@ pub(super) enum QuestionRefusals {
     Unavailable(Refusing),
 }
 
-/// What may be answered to an order instead.
+/// What may be answered to an order besides.
 #[derive(IntoResponses)]
 #[expect(dead_code, reason = "the words for the document")]
 pub(super) enum OrderRefusals {
-    /// What was sent is wrong, and how.
-    #[response(status = 400)]
-    Wrong(Refusing),
-    /// Nobody who is known.
-    #[response(status = 401)]
-    Unknown(Refusing),
-    /// May not do that, or not from there.
-    #[response(status = 403)]
-    Forbidden(Refusing),
-    /// There is no such thing, or the API is switched off.
-    #[response(status = 404)]
-    NotFound(Refusing),
-    /// Not by this method.
-    #[response(status = 405)]
-    NotAllowed(Refusing),
     /// The body took too long to arrive.
     #[response(status = 408)]
     Late(Refusing),
@@ -166,10 +151,4 @@ pub(super) enum OrderRefusals {
     /// The body says that it is something else than JSON.
     #[response(status = 415)]
     NotJson(Refusing),
-    /// Too many requests; `Retry-After` says when there may be another.
-    #[response(status = 429)]
-    TooMany(Refusing),
-    /// It cannot be done now.
-    #[response(status = 503)]
-    Unavailable(Refusing),
 }

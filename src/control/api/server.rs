@@ -1,11 +1,11 @@
 //! How the server is doing, how the API is guarded, reload, and who changed what.
 
-use super::access::Caller;
+use super::access::{Caller, Signed};
 use super::answers::{
     AuditAnswer, HistoryAnswer, RadixAnswer, Reloaded, SampleItem, Security, SecurityAnswer, StatusAnswer,
 };
 use super::input;
-use super::refusal::{OrderRefusals, QuestionRefusals, Refused};
+use super::refusal::{OrderRefusals, Refusals, Refused};
 use super::schema::EntriesCursor;
 use super::{Noted, Office};
 use crate::control::store::{AuditQuery, PAGE_MAX};
@@ -19,7 +19,7 @@ use utoipa::IntoParams;
 /// How the server is doing.
 #[utoipa::path(
     get, path = "/api/status", tag = "server",
-    responses((status = 200, description = "The server in numbers.", body = StatusAnswer), QuestionRefusals)
+    responses((status = 200, description = "The server in numbers.", body = StatusAnswer), Refusals)
 )]
 pub(super) async fn status(
     State(office): State<Office>,
@@ -32,7 +32,7 @@ pub(super) async fn status(
 /// What happened in the last hour.
 #[utoipa::path(
     get, path = "/api/history", tag = "server",
-    responses((status = 200, description = "The last hour.", body = HistoryAnswer), QuestionRefusals)
+    responses((status = 200, description = "The last hour.", body = HistoryAnswer), Refusals)
 )]
 pub(super) async fn history(State(office): State<Office>) -> Result<Json<HistoryAnswer>, Refused> {
     let samples = office.desk.history().await?.iter().map(SampleItem::from).collect();
@@ -42,7 +42,7 @@ pub(super) async fn history(State(office): State<Office>) -> Result<Json<History
 /// What the tables of bans hold.
 #[utoipa::path(
     get, path = "/api/radix-stats", tag = "server",
-    responses((status = 200, description = "The tables in numbers.", body = RadixAnswer), QuestionRefusals)
+    responses((status = 200, description = "The tables in numbers.", body = RadixAnswer), Refusals)
 )]
 pub(super) async fn radix_stats(State(office): State<Office>) -> Result<Json<RadixAnswer>, Refused> {
     Ok(Json(office.desk.overview().await?.into()))
@@ -51,7 +51,7 @@ pub(super) async fn radix_stats(State(office): State<Office>) -> Result<Json<Rad
 /// How the API is guarded.
 #[utoipa::path(
     get, path = "/api/security-status", tag = "server",
-    responses((status = 200, description = "Who may ask, and how often.", body = SecurityAnswer), QuestionRefusals)
+    responses((status = 200, description = "Who may ask, and how often.", body = SecurityAnswer), Refusals)
 )]
 pub(super) async fn security_status(State(office): State<Office>) -> Json<SecurityAnswer> {
     let access = office.access();
@@ -77,7 +77,7 @@ pub(super) async fn security_status(State(office): State<Office>) -> Json<Securi
 /// Reads the configuration file again. If anything is wrong with it, the one before stays in force.
 #[utoipa::path(
     post, path = "/api/reload", tag = "server", request_body = Option<input::Remarks>,
-    responses((status = 200, description = "It is in force, on every shard.", body = Reloaded), OrderRefusals)
+    responses((status = 200, description = "It is in force, on every shard.", body = Reloaded), Refusals, OrderRefusals)
 )]
 pub(super) async fn reload(
     State(office): State<Office>,
@@ -85,9 +85,8 @@ pub(super) async fn reload(
     request: Request,
 ) -> Result<Json<Reloaded>, Refused> {
     let input::Remarks { reason, created_by } = input::body(request).await?;
-    let detail = input::words("reason", reason)?.unwrap_or_default();
-    let created_by = input::words("created_by", created_by)?;
-    let operator = caller.operator(created_by.as_deref());
+    let Signed { operator, reason, .. } = caller.signs(reason, created_by)?;
+    let detail = reason.unwrap_or_default();
     let noted = Noted { operator, action: "reload", target: "configuration".to_owned(), detail };
     let desk = office.desk.clone();
     let work = async move {
@@ -129,7 +128,7 @@ pub(super) struct RecordQuery {
 /// Who changed what, newest first.
 #[utoipa::path(
     get, path = "/api/audit", tag = "server", params(RecordQuery),
-    responses((status = 200, description = "A page.", body = AuditAnswer), QuestionRefusals)
+    responses((status = 200, description = "A page.", body = AuditAnswer), Refusals)
 )]
 pub(super) async fn audit(State(office): State<Office>, uri: Uri) -> Result<Json<AuditAnswer>, Refused> {
     let RecordQuery { search, limit, before } = input::query(&uri)?;

@@ -1,8 +1,9 @@
 //! The control socket: where the command line of the same machine asks, without a password.
 
+use crate::shard::SocketFile;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -19,23 +20,7 @@ const CRADLE: &str = ".control";
 #[derive(Debug)]
 pub struct ControlSocket {
     listener: UnixListener,
-    file: ControlFile,
-}
-
-/// The file of the socket. Removed when dropped, unless another one has taken its place.
-#[derive(Debug)]
-pub struct ControlFile {
-    path: PathBuf,
-    /// Device and inode: which file it is, whatever its name.
-    identity: (u64, u64),
-}
-
-impl Drop for ControlFile {
-    fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|found| found == self.identity) {
-            drop(fs::remove_file(&self.path));
-        }
-    }
+    file: SocketFile,
 }
 
 impl ControlSocket {
@@ -71,23 +56,19 @@ impl ControlSocket {
         listener.set_nonblocking(true)?;
         fs::set_permissions(first, Permissions::from_mode(0o600))?;
         fs::rename(first, &path)?;
-        let identity = identity(&path)?;
-        Ok(ControlSocket { listener, file: ControlFile { path, identity } })
+        Ok(ControlSocket { listener, file: SocketFile::at(path)? })
     }
 
     /// The listener for [`super::Api::listen_locally`], and the file, to be dropped at the end.
-    pub fn into_parts(self) -> (UnixListener, ControlFile) {
+    pub fn into_parts(self) -> (UnixListener, SocketFile) {
         (self.listener, self.file)
     }
-}
-
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    fs::symlink_metadata(path).map(|found| (found.dev(), found.ino()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::MetadataExt as _;
     use std::os::unix::net::UnixStream;
 
     fn folder(name: &str) -> PathBuf {

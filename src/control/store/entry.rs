@@ -3,7 +3,7 @@
 use super::contents::ListName;
 use super::database::LIST_ROWS_MAX;
 use crate::config::Settings;
-use crate::engine::address::{Address, Network};
+use crate::engine::address::Network;
 use serde::Serialize;
 use std::fmt;
 use std::sync::Arc;
@@ -192,12 +192,6 @@ pub fn remove(networks: &mut Arc<Vec<Network>>, network: Network) -> bool {
     }
 }
 
-/// The networks that hold an address, the longest first.
-pub fn around(address: Address) -> impl Iterator<Item = Network> {
-    let longest = Network::host(address).len();
-    (0..=longest).rev().filter_map(move |len| Network::new(address, len))
-}
-
 /// How people usually write a network: as this program does, with its length though it is one host, in capitals, and as
 /// IPv6 what is IPv4. These are looked up by index; there are more, as with zeros before or bits beyond its length.
 pub fn spellings(network: Network) -> Vec<String> {
@@ -312,6 +306,7 @@ pub fn cut(text: &str, bytes_max: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::address::Address;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
@@ -357,7 +352,7 @@ mod tests {
     #[test]
     fn what_holds_an_address_is_named_from_the_longest() {
         let texts = |text: &str| -> Vec<String> {
-            around(Address::parse(text.as_bytes()).unwrap()).map(|network| network.to_string()).collect()
+            Address::parse(text.as_bytes()).unwrap().networks().map(|network| network.to_string()).collect()
         };
         let v4 = texts("192.0.2.1");
         assert_eq!(

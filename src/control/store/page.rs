@@ -6,7 +6,7 @@
 
 use super::Shared;
 use super::contents::{ListName, printable};
-use super::entry::{Entry, EntryPage, EntryQuery, EntrySource, Filter, PAGE_MAX, Place, around, spellings};
+use super::entry::{Entry, EntryPage, EntryQuery, EntrySource, Filter, PAGE_MAX, Place, spellings};
 use super::wall::print_wall;
 use crate::engine::address::{Address, Network};
 
@@ -228,7 +228,7 @@ pub async fn covering<T: Table>(
     address: Address,
     networks: &[Network],
 ) -> Result<Vec<Entry>, T::Fault> {
-    let holding: Vec<Network> = around(address).filter(|network| networks.binary_search(network).is_ok()).collect();
+    let holding: Vec<Network> = address.networks().filter(|network| networks.binary_search(network).is_ok()).collect();
     let mut found: Vec<(Network, Row)> = Vec::new();
     for network in &holding {
         let rows = table.named(list, &spellings(*network)).await?;
@@ -264,7 +264,7 @@ pub async fn rows_of<T: Table>(table: &mut T, list: ListName, of: &[Network]) ->
 
 /// The file's entries that hold an address, the longest networks first.
 pub fn covering_in_file(of_file: &[Network], address: Address) -> Vec<Entry> {
-    around(address).filter(|network| of_file.binary_search(network).is_ok()).map(of_config).collect()
+    address.networks().filter(|network| of_file.binary_search(network).is_ok()).map(of_config).collect()
 }
 
 fn of_config(network: Network) -> Entry {
