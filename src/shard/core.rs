@@ -36,7 +36,10 @@ const NOTES_PER_DRAIN_MAX: usize = 64 << 10;
 pub const TICK: Duration = Duration::from_millis(250);
 
 /// Slots of the ring to the control thread that decisions leave to answers: more than there can be commands on the way.
-const EVENTS_RESERVE: usize = 2 * super::COMMANDS;
+const EVENTS_RESERVE: usize = 3 * super::COMMANDS;
+
+/// And of those the ones that visitors leave to answers: in a storm of bans operators come in all the same.
+const ANSWERS_RESERVE: usize = 2 * super::COMMANDS;
 
 /// Connections taken from a listener when the shard stops listening: as many as can wait there.
 const WAITING_MAX: i32 = super::listen::BACKLOG;
@@ -545,7 +548,7 @@ impl Core {
 
     /// Gives the control thread a connection, with what was read from it. If it is busy, the connection just closes.
     pub fn hand_over_to_control(&mut self, socket: Handle, peer: Option<Address>, bytes: Vec<u8>) {
-        if self.events.slots() > EVENTS_RESERVE
+        if self.events.slots() > ANSWERS_RESERVE
             && let Ok(socket) = socket.duplicate()
         {
             self.announce(Event::Visitor(Box::new(Visitor { socket, peer, bytes })));
