@@ -1076,7 +1076,7 @@ mod tests {
             })
         };
         shard.core.begin_turn();
-        (0..2000).for_each(|n| shard.core.count(&fails(n)));
+        (0..3000).for_each(|n| shard.core.count(&fails(n)));
         shard.core.end_turn();
         // Nobody takes what was announced: no room yet.
         shard.core.begin_turn();
@@ -1085,12 +1085,12 @@ mod tests {
         assert_eq!(told(&events).len(), 3 * EVENTS_RESERVE);
         assert!(retold(events).is_none());
         let again = retold(shard.turn()).expect("what was missed");
-        assert!((0..2000).all(|n| again.iter().any(|decision| decision.client == client(n))));
+        assert!((0..3000).all(|n| again.iter().any(|decision| decision.client == client(n))));
         assert!(again.iter().all(|decision| decision.origin == Origin::Decided));
-        assert_eq!(shard.core.counters.events_dropped, 2000 - 3 * EVENTS_RESERVE as u64);
+        assert_eq!(shard.core.counters.events_dropped, 3000 - 3 * EVENTS_RESERVE as u64);
         assert!(shard.turn().is_empty(), "once is enough");
 
         shard.commands.push(Command::Retell(Time::START)).unwrap();
-        assert_eq!(retold(shard.turn()).expect("what was asked for").len(), 2000);
+        assert_eq!(retold(shard.turn()).expect("what was asked for").len(), 3000);
     }
 }
