@@ -167,12 +167,12 @@ fn column_of(place: Place<'_>, separator: &str) -> Option<String> {
         Place::Text(text) => text.clone(),
         Place::Texts(texts) if texts.is_empty() => return None,
         Place::Texts(texts) => texts.join(separator),
+        Place::Choice(choice) => choice.0.chosen().to_owned(),
         Place::U16(_)
         | Place::Usize(_)
         | Place::Ip(_)
         | Place::Socket(_)
         | Place::Networks(_)
-        | Place::Choice(_)
         | Place::MaybeIp(_)
         | Place::Users(_)
         | Place::Tokens(_)

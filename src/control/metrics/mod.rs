@@ -7,6 +7,7 @@ use super::api::Answered;
 use super::http::{self, Patient};
 use super::store::contents::TableName;
 use super::store::{self, Counts, Operation};
+use crate::engine::ban::FailureKind;
 use crate::engine::ban::{Act, Decision};
 use crate::engine::policy::Policy;
 use crate::shard::{Asked, ByStatus, Histogram, Report, Service, Told};
@@ -248,8 +249,9 @@ fn patterns(matched: &mut Vec<u64>, reports: &[&Report], policy: &Policy) {
         let pattern = label(at, &known.name);
         let matches = sum(|report| report.counters.matches.counts());
         let severity = known.severity.level().to_string();
+        let kind = known.kind.map_or("", FailureKind::name);
         // What is new counts for the severity of now; what came under another stays there.
-        counter!("fail2ban_pattern_matches_total", "pattern" => pattern.clone(), "severity" => severity)
+        counter!("fail2ban_pattern_matches_total", "pattern" => pattern.clone(), "severity" => severity, "kind" => kind)
             .increment(matches.saturating_sub(*matched));
         *matched = matches.max(*matched);
         let bans = sum(|report| report.counters.bans.counts());
@@ -306,6 +308,7 @@ fn totals(reports: &[&Report]) {
 
     set("fail2ban_failures_total", ("result", "counted"), |r| r.counters.counted);
     set("fail2ban_failures_total", ("result", "already_banned"), |r| r.counters.already_banned);
+    set("fail2ban_failures_total", ("result", "known"), |r| r.counters.known);
     set("fail2ban_failures_total", ("result", "banned"), |r| r.counters.banned);
     set("fail2ban_failures_total", ("result", "whitelisted"), |r| r.counters.allowed_matches);
     for service in Service::ASKED {

@@ -218,8 +218,10 @@ impl Dialect {
     pub fn value_of(self, column: &str) -> &'static str {
         let kind = match column {
             "escalation_factor" => "double",
-            "enabled" => "bool",
-            "name" | "regex" | "description" | "program" | "examples" => return "?",
+            "enabled" | "tells_again" => "bool",
+            "name" | "regex" | "description" | "program" | "examples" | "kind" | "versions" | "refused_by" => {
+                return "?";
+            }
             _ => "integer",
         };
         match (self, kind) {
