@@ -190,8 +190,7 @@ fn wrong_input_is_named() {
 fn why_an_address_is_denied_is_one_call() {
     let server = Server::start(Config::new());
     let hostile = "<script>alert(1)</script>\u{1b}[2J";
-    let line =
-        format!("<38>Nov 24 12:00:00 mail dovecot: {}", failed_login_message(CLIENT, 1).replace("user", hostile));
+    let line = format!("<38>Nov 24 12:00:00 mail dovecot: {}", failed_login_message(CLIENT, 1).replace("bob", hostile));
     server.send_udp(vec![line; 4]);
     server.wait_for_failures(4);
     let explained = server.ok("GET", &format!("/api/explain?ip={CLIENT}"), "");

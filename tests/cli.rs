@@ -144,24 +144,38 @@ fn match_finds_the_captured_failures_in_both_timestamp_styles() {
             let hit: Value = serde_json::from_str(line).expect("one JSON object");
             // Exactly these keys, in this order, with nothing between them.
             let expected = format!(
-                r#"{{"line":{},"pattern":{},"ip":{},"severity":{},"program":{},"failures":{}}}"#,
-                hit["line"], hit["pattern"], hit["ip"], hit["severity"], hit["program"], hit["failures"]
+                r#"{{"line":{},"pattern":{},"ip":{},"severity":{},"kind":{},"program":{},"failures":{},"told":{}}}"#,
+                hit["line"],
+                hit["pattern"],
+                hit["ip"],
+                hit["severity"],
+                hit["kind"],
+                hit["program"],
+                hit["failures"],
+                hit["told"]
             );
             assert_eq!(line, expected);
             let number = hit["line"].as_u64().expect("a number") as usize;
             let source = log.split(|b| *b == b'\n').nth(number - 1).expect("a line of the log");
             let source = String::from_utf8_lossy(source);
             assert!(source.contains(hit["program"].as_str().expect("text")), "{number}: {source}\n{line}");
-            *failures.entry(hit["ip"].as_str().expect("text").to_owned()).or_default() +=
-                hit["failures"].as_u64().expect("a number");
+            if hit["kind"] == "auth" {
+                *failures.entry(hit["ip"].as_str().expect("text").to_owned()).or_default() +=
+                    hit["failures"].as_u64().expect("a number");
+            }
         }
         let failures: BTreeMap<&str, u64> = failures.iter().map(|(ip, count)| (ip.as_str(), *count)).collect();
         assert_eq!(failures, truth, "{name}");
         let lines = log.iter().filter(|b| **b == b'\n').count();
-        let summary = format!("{lines} lines, 55 matched with 57 failures, ");
+        let summary = format!("{lines} lines, 122 matched with 68 failures, ");
         assert!(err(&output).starts_with(&summary), "{}", err(&output));
-        assert!(err(&output).contains("34 lines,         36 failures  dovecot-login\n"), "{}", err(&output));
-        assert!(err(&output).contains("21 lines,         21 failures  postfix-sasl\n"), "{}", err(&output));
+        assert!(
+            err(&output).contains("        56 failures more that other lines had told of already\n"),
+            "{}",
+            err(&output)
+        );
+        assert!(err(&output).contains("34 lines,          1 failures  dovecot-login\n"), "{}", err(&output));
+        assert!(err(&output).contains("56 lines,         49 failures  dovecot-auth\n"), "{}", err(&output));
 
         // With a priority before each line, and through standard input, the same comes out.
         let text = String::from_utf8(log).expect("UTF-8");
@@ -175,7 +189,7 @@ fn match_finds_the_captured_failures_in_both_timestamp_styles() {
     }
     assert_eq!(renderings[0], renderings[1], "one scenario, two styles");
     assert!(renderings[0].contains(
-        &r#""pattern":"dovecot-login","ip":"127.0.0.2","severity":3,"program":"dovecot","failures":1}"#.to_owned()
+        &r#""pattern":"dovecot-login","ip":"127.0.0.2","severity":3,"kind":"auth","program":"dovecot","failures":0,"told":1}"#.to_owned()
     ));
 }
 
@@ -184,11 +198,15 @@ fn match_prints_a_table_for_people() {
     let path = golden("rsyslog.iso.lines");
     let output = match_log(&["--format", "text", path.to_str().expect("a path in UTF-8")], b"");
     assert_status(&output, 0);
-    assert_eq!(out(&output).lines().count(), 55);
-    let first = out(&output).lines().next().expect("a line");
+    assert_eq!(out(&output).lines().count(), 122);
+    let said: Vec<String> =
+        out(&output).lines().take(2).map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
     assert_eq!(
-        first.split_whitespace().collect::<Vec<_>>().join(" "),
-        "13 127.0.0.2 1 × dovecot-login (severity 3, dovecot)"
+        said,
+        [
+            "12 127.0.0.2 1 × dovecot-auth (auth, severity 3, dovecot)",
+            "13 127.0.0.2 0 × dovecot-login (auth, severity 3, dovecot, known from other lines)"
+        ]
     );
     assert_status(&match_log(&["--format", "xml", "-"], b""), 2);
 }
@@ -231,7 +249,7 @@ fn match_takes_any_bytes() {
     assert_eq!(said, "3 lines, 1 matched with 1 failures");
     assert_eq!(
         hits,
-        "{\"line\":2,\"pattern\":\"dovecot-login\",\"ip\":\"192.0.2.1\",\"severity\":3,\"program\":\"dovecot\",\"failures\":1}\n"
+        "{\"line\":2,\"pattern\":\"dovecot-login\",\"ip\":\"192.0.2.1\",\"severity\":3,\"kind\":\"auth\",\"program\":\"dovecot\",\"failures\":1,\"told\":1}\n"
     );
 
     // A line of five megabytes, and the ones around it; the last has no end.

@@ -104,12 +104,16 @@ fn defaults_are_the_documented_ones() {
     assert_eq!((api.rate_limiting.enabled, api.rate_limiting.requests_per_minute), (true, 60));
 
     let names: Vec<&str> = s.syslog.patterns.iter().map(|p| p.name.as_str()).collect();
-    assert_eq!(names, ["dovecot-login", "postfix-sasl", "postfix-sasl-bare", "sogo-login", "sogo-login-failed"]);
+    assert!(["dovecot-login", "postfix-sasl", "sogo-login", "sshd-login"].iter().all(|name| names.contains(name)));
+    let off: Vec<&str> = s.syslog.patterns.iter().filter(|p| !p.enabled).map(|p| p.name.as_str()).collect();
+    assert_eq!(off, ["roundcube-login-old"]);
+    assert_eq!((s.syslog.kinds.as_slice(), s.syslog.strict), (&["auth".to_owned(), "abuse".to_owned()][..], false));
     for pattern in &s.syslog.patterns {
-        assert!(pattern.enabled && !pattern.program.is_empty() && !pattern.examples.is_empty(), "{}", pattern.name);
+        assert!(!pattern.program.is_empty() && !pattern.versions.is_empty(), "{}", pattern.name);
+        assert!(pattern.examples.iter().any(|example| example.ends_with(" => none")), "{}", pattern.name);
         assert!(pattern.regex.starts_with('^') && pattern.regex.contains("(?P<ip>"), "{}", pattern.name);
         assert_eq!((pattern.ip_group, pattern.weight, pattern.line), (None, 1, None));
-        assert!(!pattern.description.is_empty() && pattern.severity > 1);
+        assert!(!pattern.description.is_empty() && !pattern.description.contains('\n'));
     }
 }
 
@@ -121,8 +125,9 @@ fn the_committed_file_is_the_document_and_means_the_defaults() {
     assert_eq!(settings, Settings::default());
     assert_eq!(settings.warnings, []);
     // The built-in patterns stand nowhere, those of the file have their lines.
-    let line = settings.syslog.patterns[0].line.unwrap();
-    assert!(document().lines().nth(line - 1).unwrap().contains("- name: dovecot-login"));
+    assert_eq!(settings.syslog.patterns[0].line, None);
+    let listed = good("syslog:\n  patterns:\n    - name: a\n      regex: '(b)'\n");
+    assert_eq!(listed.syslog.patterns[0].line, Some(3));
 }
 
 #[test]

@@ -258,9 +258,13 @@ mod tests {
                 ("ip_group", Some("2")),
                 ("severity", Some("3")),
                 ("description", Some("")),
+                ("kind", Some("auth")),
+                ("versions", Some("")),
                 ("program", Some("a,b/c")),
                 ("enabled", Some("0")),
                 ("weight", Some("4")),
+                ("refused_by", Some("")),
+                ("tells_again", Some("0")),
                 ("examples", Some("one \nthree")),
             ]
         );

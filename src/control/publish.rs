@@ -489,8 +489,44 @@ mod tests {
         assert_eq!(publisher.shards(), 2, "a restart away");
         assert_eq!((first.number, second.number), (1, 2));
         assert_eq!(first.names, second.names);
-        assert_eq!((second.matcher.len(), first.matcher.len()), (1, settings.syslog.patterns.len()));
+        let used = settings.syslog.patterns.iter().filter(|p| p.enabled && p.kind != FailureKind::Probe).count();
+        assert_eq!((second.matcher.len(), first.matcher.len()), (1, used));
+        assert_eq!(first.kind(PatternId::FIRST), Some(FailureKind::Auth));
         assert_eq!((first.rules.tracked_max, second.rules.tracked_max), (500_000, 500_000));
+    }
+
+    #[test]
+    fn kinds_and_strictness_decide_what_is_used() {
+        let mut publisher = Publisher::new(2, hash_key(1));
+        let listed = "patterns: [{name: a, regex: '^from <IP>$', kind: probe}, {name: b, regex: 'from <IP>'}]";
+        let mut used = |more: &str| {
+            let settings = publisher.take(draft(&format!("syslog: {{{listed}{more}}}")))?;
+            let warned = settings.warnings.iter().filter(|warning| warning.key == "syslog.patterns[1].regex").count();
+            let policy = publisher.policy(&settings, None, &Lists::default()).policy;
+            Ok::<_, Faults>((policy.matcher.len(), warned))
+        };
+        assert_eq!(used("").unwrap(), (1, 1));
+        assert_eq!(used(", kinds: [auth, probe]").unwrap(), (2, 1));
+        let faults = used(", strict: true").unwrap_err().to_string();
+        assert!(
+            faults.starts_with("test.yaml:1: syslog.patterns[1].regex: a client can have another one banned"),
+            "{faults}"
+        );
+        let built_in = Settings::default().syslog.patterns.len();
+        let with_more = publisher.take(draft(&format!("syslog: {{{listed}, with_default_patterns: true}}"))).unwrap();
+        assert_eq!(with_more.syslog.patterns.len(), built_in + 2);
+    }
+
+    #[test]
+    fn a_row_that_can_be_steered_is_warned_of_or_left_out() {
+        let mut publisher = Publisher::new(2, hash_key(1));
+        let contents = Contents { patterns: vec![pattern("open", "from (\\S+)", "true")], ..Contents::default() };
+        let mut settings = publisher.take(draft("")).unwrap();
+        let compiled = publisher.policy(&settings, Some(&contents), &Lists::default());
+        assert_eq!((compiled.policy.matcher.len(), compiled.faults.len(), compiled.warnings.len()), (1, 0, 1));
+        settings.syslog.strict = true;
+        let compiled = publisher.policy(&settings, Some(&contents), &Lists::default());
+        assert_eq!((compiled.policy.matcher.len(), compiled.faults.len(), compiled.warnings.len()), (0, 1, 0));
     }
 
     fn row(columns: &[(&str, &str)]) -> Row {

@@ -6,14 +6,11 @@
 //! matter of luck.
 //!
 //! So for each login there is an account: who told how many failures of it. They count as often as whoever told of the most,
-//! which needs no order: a line adds to what counts only what its witness makes the most greater. Lines are of one login if
-//! they have the session in common that the daemon wrote in them; those without a session have the client in common.
-//!
-//! | | from one witness | from several |
-//! | --- | --- | --- |
-//! | a line about one failure | they add up | the most counts |
-//! | a line about a whole session (it says how many) | the largest counts | the most counts |
-//! | all that counts of a client so far, against a witness that tells of it without a session (PAM) | they add up | the most counts |
+//! which needs no order: a line adds to what counts only as far as it makes the most greater. Lines are of one login if
+//! they have the session in common that the daemon wrote in them; those without a session have the client in common. What
+//! one witness tells adds up. Of a session each host is a witness of its own, since a proxy and the server behind it both tell
+//! of it. And what counts of all logins of a client, with a session and without, is held against what those told who know no
+//! sessions at all, such as PAM.
 //!
 //! An account is closed when nothing was told of it for a while, and the quietest ones are when there are too many: then a line
 //! that comes later counts anew, which is what it would without any of this.
@@ -22,7 +19,7 @@ use super::address::Network;
 use super::recency::Recency;
 use super::table::{HashKey, hash_key};
 use super::time::Time;
-use std::hash::BuildHasher as _;
+use std::hash::{BuildHasher as _, Hash};
 use std::time::Duration;
 
 /// Accounts are kept for at least this long after the last line: a connection tells of its failures at its end, and login
@@ -42,23 +39,23 @@ pub struct Login {
     pub session: u32,
     /// The module that tells; 0 where the pattern captures none.
     pub witness: u32,
-    pub report: Report,
+    /// Whether it tells again, without a session, of what others tell with one.
+    pub again: bool,
 }
 
-/// What a line reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Report {
-    /// Failures that no other line of the same witness tells of.
-    Each,
-    /// The failures of a whole session.
-    Total,
-    /// Failures that are told of elsewhere too, in lines with a session that this one does not know.
-    Again,
+impl Login {
+    /// The same, told by the program on that host.
+    pub fn on_host(self, host: &[u8]) -> Login {
+        if self.session == 0 {
+            return self;
+        }
+        Login { witness: short_hash((host, self.witness)), ..self }
+    }
 }
 
-/// A short hash of what a name or a captured text says. Never 0.
-pub(super) fn short_hash(text: &[u8]) -> u32 {
-    let hash = hash_key(0).hash_one(text);
+/// A short hash, the same on every shard. Never 0.
+pub(super) fn short_hash(what: impl Hash) -> u32 {
+    let hash = hash_key(0).hash_one(what);
     ((hash ^ (hash >> 32)) as u32).max(1)
 }
 
@@ -90,13 +87,13 @@ impl Account {
     }
 
     /// Enters what a witness tells. Returns how many failures more that makes.
-    fn tell(&mut self, witness: u32, failures: u32, is_total: bool) -> u32 {
+    fn tell(&mut self, witness: u32, failures: u32) -> u32 {
         let before = self.most();
         // A place without failures is free.
         let place = self.told.iter().position(|(who, told)| *told == 0 || *who == witness).unwrap_or(WITNESSES - 1);
         if let Some((who, told)) = self.told.get_mut(place) {
             *who = witness;
-            *told = if is_total { (*told).max(failures) } else { told.saturating_add(failures) };
+            *told = told.saturating_add(failures);
         }
         self.most() - before
     }
@@ -123,24 +120,22 @@ impl Logins {
 
     /// A line tells of `failures` of a login. Returns how many of them were not known. `now` never goes back.
     pub fn tell(&mut self, client: Network, login: &Login, failures: u32, now: Time, window: Duration) -> u32 {
-        let Login { refused_by, session, witness, report } = *login;
+        let Login { refused_by, session, witness, again } = *login;
         let of_client = Key { client, refused_by, session: 0, all: true };
-        if report == Report::Again {
-            return self.enter(of_client, witness, failures, false, now, window);
+        if again {
+            return self.enter(of_client, witness, failures, now, window);
         }
-        let key = Key { client, refused_by, session, all: false };
-        let is_total = report == Report::Total && session != 0;
-        let new = self.enter(key, witness, failures, is_total, now, window);
-        if new == 0 { 0 } else { self.enter(of_client, 0, new, false, now, window) }
+        let new = self.enter(Key { client, refused_by, session, all: false }, witness, failures, now, window);
+        if new == 0 { 0 } else { self.enter(of_client, 0, new, now, window) }
     }
 
-    fn enter(&mut self, key: Key, witness: u32, failures: u32, is_total: bool, now: Time, window: Duration) -> u32 {
+    fn enter(&mut self, key: Key, witness: u32, failures: u32, now: Time, window: Duration) -> u32 {
         let account = self.0.touch(key).value;
         if account.last.plus(window.max(KEPT_MIN)) <= now {
             *account = Account::default();
         }
         account.last = now;
-        account.tell(witness, failures, is_total)
+        account.tell(witness, failures)
     }
 
     /// Closes accounts of which nothing was told for a while, and those that are too many, at most `most`. Whether
@@ -169,9 +164,9 @@ mod tests {
         Network::parse(&format!("192.0.2.{n}")).unwrap()
     }
 
-    fn login(session: &str, witness: &str, report: Report) -> Login {
+    fn login(session: &str, witness: &str) -> Login {
         let hash = |text: &str| if text.is_empty() { 0 } else { short_hash(text.as_bytes()) };
-        Login { refused_by: 1, session: hash(session), witness: hash(witness), report }
+        Login { refused_by: 1, session: hash(session), witness: hash(witness), again: false }
     }
 
     fn at(seconds: u64) -> Time {
@@ -186,34 +181,34 @@ mod tests {
 
     #[test]
     fn what_the_auth_process_told_is_not_counted_again_at_the_end_of_the_session() {
-        let auth = login("s1", "passwd-file", Report::Each);
-        let end = login("s1", "", Report::Total);
+        let auth = login("s1", "passwd-file");
+        let end = login("s1", "");
         assert_eq!(counted(&[(auth, 1), (auth, 1), (auth, 1), (end, 3)]), 3);
         assert_eq!(counted(&[(end, 3), (auth, 1), (auth, 1), (auth, 1)]), 3);
         assert_eq!(counted(&[(auth, 1), (end, 3)]), 3, "a line was lost");
-        assert_eq!(counted(&[(end, 3), (end, 3)]), 3, "a proxy and the server behind it");
-        assert_eq!(counted(&[(end, 3), (login("s2", "", Report::Total), 2)]), 5);
+        let (proxy, server) = (end.on_host(b"front"), end.on_host(b"back"));
+        assert_eq!(counted(&[(proxy, 3), (server, 3)]), 3, "a proxy and the server behind it");
+        assert_eq!(counted(&[(proxy, 3), (proxy, 3)]), 6, "which no daemon writes, but people who try it out do");
+        assert_eq!(counted(&[(end, 3), (login("s2", ""), 2)]), 5);
         // A chain of two databases, both of which refuse.
-        let other = login("s1", "sql", Report::Each);
+        let other = login("s1", "sql");
         assert_eq!(counted(&[(auth, 1), (other, 1), (auth, 1), (other, 1), (end, 2)]), 2);
     }
 
     #[test]
     fn without_a_session_the_client_is_what_they_have_in_common() {
-        let (dovecot, postfix) = (login("", "passwd-file", Report::Each), login("", "", Report::Each));
+        let (dovecot, postfix) = (login("", "passwd-file"), login("", ""));
         assert_eq!(counted(&[(dovecot, 1), (postfix, 1), (dovecot, 1), (postfix, 1)]), 2);
         assert_eq!(counted(&[(postfix, 1), (postfix, 1), (dovecot, 1), (dovecot, 1)]), 2);
         assert_eq!(counted(&[(postfix, 1), (postfix, 1)]), 2);
-        let total = login("", "", Report::Total);
-        assert_eq!(counted(&[(total, 3), (total, 3)]), 6, "two connections");
+        assert_eq!(counted(&[(postfix.on_host(b"mx1"), 3), (postfix.on_host(b"mx2"), 3)]), 6, "two servers");
     }
 
     #[test]
     fn pam_tells_again_what_was_told_with_and_without_a_session() {
-        let session = login("s1", "pam", Report::Each);
-        let postfix = login("", "", Report::Each);
-        let pam = login("", "pam_unix", Report::Again);
-        let lines = [(pam, 1), (session, 1), (login("s1", "", Report::Total), 1), (pam, 1), (postfix, 1)];
+        let (session, postfix) = (login("s1", "pam"), login("", ""));
+        let pam = Login { again: true, ..login("", "pam_unix") };
+        let lines = [(pam, 1), (session, 1), (login("s1", ""), 1), (pam, 1), (postfix, 1)];
         assert_eq!(counted(&lines), 2);
         assert_eq!(counted(&[(pam, 1), (pam, 1)]), 2, "nobody else tells");
     }
@@ -221,21 +216,21 @@ mod tests {
     #[test]
     fn clients_do_not_reach_each_other_and_old_accounts_are_closed() {
         let mut logins = Logins::new(100, hash_key(1));
-        let end = login("s1", "", Report::Total);
-        assert_eq!(logins.tell(client(1), &end, 2, at(0), WINDOW), 2);
+        let (auth, end) = (login("s1", "sql"), login("s1", ""));
+        assert_eq!(logins.tell(client(1), &auth, 2, at(0), WINDOW), 2);
         assert_eq!(logins.tell(client(2), &end, 2, at(0), WINDOW), 2);
         assert_eq!(logins.tell(client(1), &end, 2, at(599), WINDOW), 0);
         assert!(logins.expire(at(700), WINDOW, 10));
         assert_eq!(logins.len(), 1, "all but the session of client 1 are closed");
         assert_eq!(logins.tell(client(1), &end, 2, at(2000), WINDOW), 2);
-        assert_eq!(logins.tell(client(1), &end, 2, at(3000), Duration::from_secs(3600)), 0);
+        assert_eq!(logins.tell(client(1), &auth, 2, at(3000), Duration::from_secs(3600)), 0);
     }
 
     #[test]
     fn there_are_no_more_than_there_may_be() {
         let mut logins = Logins::new(10, hash_key(1));
         for n in 0..100u32 {
-            logins.tell(client(1), &login(&n.to_string(), "", Report::Total), 1, at(0), WINDOW);
+            logins.tell(client(1), &login(&n.to_string(), ""), 1, at(0), WINDOW);
         }
         assert_eq!(logins.len(), 10);
         logins.set_max(4);
@@ -252,8 +247,7 @@ mod tests {
             swaps in prop::collection::vec((0..12usize, 0..12usize), 12),
         ) {
             let of = |&(session, witness, failures): &(usize, usize, u32)| {
-                let report = if witness == 0 && session > 0 { Report::Total } else { Report::Each };
-                (login(["", "s1", "s2"][session], ["", "pam", "sql", "ldap"][witness], report), failures)
+                (login(["", "s1", "s2"][session], ["", "pam", "sql", "ldap"][witness]), failures)
             };
             let first: Vec<_> = lines.iter().map(of).collect();
             let mut second = first.clone();

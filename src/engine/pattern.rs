@@ -4,7 +4,7 @@
 
 use super::address::Address;
 use super::ban::{PatternId, Severity};
-use super::logins::{Login, Report, short_hash};
+use super::logins::{Login, short_hash};
 use super::{placeholder, re2};
 use regex_automata::meta::{self, Regex};
 use regex_automata::util::primitives::NonMaxUsize;
@@ -230,11 +230,7 @@ impl Pattern {
             refused_by: self.refused_by,
             session: hash(self.session_group),
             witness: hash(self.witness_group),
-            report: match self.tells_again {
-                true => Report::Again,
-                false if self.attempts_group.is_some() => Report::Total,
-                false => Report::Each,
-            },
+            again: self.tells_again,
         });
         Some(Caught { address, failures: attempts.max(1).saturating_mul(self.weight), login })
     }
