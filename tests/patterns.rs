@@ -22,7 +22,13 @@ static PATTERNS: LazyLock<Vec<PatternSettings>> = LazyLock::new(|| Settings::def
 const VICTIMS: [&str; 4] = ["203.0.113.9", "[203.0.113.9]", "2001:db8:bad::9", "203.0.113.9:25"];
 
 /// Words in the examples that are a client's to choose: names, passwords, HELO, mail addresses, requests.
-const CLIENTS_WORDS: [&str; 25] = [
+const CLIENTS_WORDS: [&str; 31] = [
+    "user=<>",
+    "GET / [203.0.113.9]: HTTP/1.1",
+    "GET /SOGo/dav/ HTTP/1.1",
+    "diffie-hellman-group1-sha1",
+    "test",
+    "EHLO x",
     "carol@example.org",
     "alice@example.org",
     "bob@example.org",
@@ -36,7 +42,7 @@ const CLIENTS_WORDS: [&str; 25] = [
     "ghost",
     "admin",
     "root",
-    "o''brien",
+    "o'brien",
     "ADMIN",
     "User",
     "helo=<h>",
@@ -152,7 +158,16 @@ fn documented_lines_are_recognised() {
 }
 
 /// Patterns in whose lines no client writes anything.
-const NOTHING_OF_CLIENTS: [&str; 0] = [];
+const NOTHING_OF_CLIENTS: [&str; 8] = [
+    "postfix-sasl-bare",
+    "postfix-lost-auth",
+    "postfix-rate-limit",
+    "postfix-postscreen-dnsbl",
+    "exim-rate-limit",
+    "sendmail-rate-limit",
+    "sendmail-probe",
+    "rspamd-controller",
+];
 
 #[test]
 fn of_each_pattern_a_client_s_part_is_known() {
