@@ -24,7 +24,7 @@ const TOLD_MAX: usize = 10;
 pub fn run(config: &Path, file: &Path, number: u64) -> Result<(), RunFault> {
     // The key of the hash is of no use here: nobody else sees these tables.
     let (_, policy) = Publisher::new(1, hash_key(0)).load(config)?;
-    let (mut log, _) = open_log(file)?;
+    let mut log = open_log(file)?.reader;
     let mut line = Vec::new();
     for at in 1..=number {
         let more = read_line(&mut log, &mut line)

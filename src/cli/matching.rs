@@ -85,9 +85,9 @@ pub fn run(config: &Path, file: &Path, format: Format, wanted: Wanted) -> Result
     // The key of the hash is of no use here: nobody else sees these tables.
     let (_, policy) = Publisher::new(1, hash_key(0)).load(config)?;
     let unreadable = |why: io::Error| RunFault::Machine(vec![format!("cannot read {}: {why}", file.display())]);
-    let (log, bytes) = open_log(file)?;
+    let Log { reader, bytes } = open_log(file)?;
     let progress = progress_bar(bytes);
-    let log = BufReader::with_capacity(READ_BYTES, progress.wrap_read(log));
+    let log = BufReader::with_capacity(READ_BYTES, progress.wrap_read(reader));
     let started = started();
     let out = BufWriter::with_capacity(READ_BYTES, io::stdout().lock());
     let mut search = Search::new(out, &policy, format, wanted);
@@ -99,8 +99,15 @@ pub fn run(config: &Path, file: &Path, format: Format, wanted: Wanted) -> Result
     Ok(())
 }
 
-/// Opens a log, or standard input for `-`; and its length, if it has one.
-pub fn open_log(file: &Path) -> Result<(BufReader<Box<dyn Read>>, Option<u64>), RunFault> {
+/// A log that is open.
+pub struct Log {
+    pub reader: BufReader<Box<dyn Read>>,
+    /// How long it is, if it has an end.
+    bytes: Option<u64>,
+}
+
+/// Opens a log, or standard input for `-`.
+pub fn open_log(file: &Path) -> Result<Log, RunFault> {
     let unreadable = |why: io::Error| RunFault::Machine(vec![format!("cannot read {}: {why}", file.display())]);
     let (log, bytes): (Box<dyn Read>, Option<u64>) = if file.as_os_str() == "-" {
         (Box::new(io::stdin()), None)
@@ -112,7 +119,7 @@ pub fn open_log(file: &Path) -> Result<(BufReader<Box<dyn Read>>, Option<u64>), 
         }
         (Box::new(file), metadata.is_file().then_some(metadata.len()))
     };
-    Ok((BufReader::with_capacity(READ_BYTES, log), bytes))
+    Ok(Log { reader: BufReader::with_capacity(READ_BYTES, log), bytes })
 }
 
 #[expect(

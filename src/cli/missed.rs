@@ -66,7 +66,7 @@ pub fn looks_like_a_failure(program: &[u8], message: &[u8]) -> bool {
         program.strip_prefix(known.as_bytes()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
             || (*known == "postfix" && program.starts_with(b"postfix-"))
     };
-    if !PROGRAMS.iter().any(|known| is_known(&known)) {
+    if !PROGRAMS.iter().any(is_known) {
         return false;
     }
     let message = message.to_ascii_lowercase();

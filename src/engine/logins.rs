@@ -114,7 +114,8 @@ impl Logins {
         self.0.set_max(max);
     }
 
-    pub fn len(&self) -> usize {
+    /// How many there are.
+    pub fn count(&self) -> usize {
         self.0.len()
     }
 
@@ -221,7 +222,7 @@ mod tests {
         assert_eq!(logins.tell(client(2), &end, 2, at(0), WINDOW), 2);
         assert_eq!(logins.tell(client(1), &end, 2, at(599), WINDOW), 0);
         assert!(logins.expire(at(700), WINDOW, 10));
-        assert_eq!(logins.len(), 1, "all but the session of client 1 are closed");
+        assert_eq!(logins.count(), 1, "all but the session of client 1 are closed");
         assert_eq!(logins.tell(client(1), &end, 2, at(2000), WINDOW), 2);
         assert_eq!(logins.tell(client(1), &auth, 2, at(3000), Duration::from_secs(3600)), 0);
     }
@@ -232,11 +233,11 @@ mod tests {
         for n in 0..100u32 {
             logins.tell(client(1), &login(&n.to_string(), ""), 1, at(0), WINDOW);
         }
-        assert_eq!(logins.len(), 10);
+        assert_eq!(logins.count(), 10);
         logins.set_max(4);
         assert!(!logins.expire(at(0), WINDOW, 2));
         assert!(logins.expire(at(0), WINDOW, 10));
-        assert_eq!(logins.len(), 4);
+        assert_eq!(logins.count(), 4);
     }
 
     proptest! {

@@ -38,7 +38,7 @@ const CLIENTS_FIELDS: [&str; 10] =
     ["user", "username", "login", "password", "helo", "ehlo", "agent", "useragent", "sender", "recipient"];
 
 /// Pairs of states that are walked through at most. Patterns in use have some thousands.
-const PAIRS_MAX: usize = 1 << 20;
+const PAIRS_MAX: usize = 1 << 18;
 
 /// Lines in which the matcher finds neither address before no more are tried.
 const LINES_MAX: usize = 64;
@@ -68,18 +68,27 @@ pub fn steer(pattern: &Pattern) -> Verdict {
     let group = pattern.ip_group();
     let mut verdict = Verdict::Fixed;
     let nobody = replace(&pattern.hir, group, &Replacement::Absent).and_then(|hir| automaton(&widen(&hir)));
-    for (ours, theirs) in ADDRESSES {
-        let of = |address: &str| replace(&pattern.hir, group, &Replacement::Text(address));
+    let Some(anything) = automaton(&Hir::empty()) else { return Verdict::Undecided };
+    // First with addresses that stand by themselves, as they do where one writes them; such lines are the likelier ones.
+    for (alone, (ours, theirs)) in [true, false].into_iter().flat_map(|alone| ADDRESSES.map(|pair| (alone, pair))) {
+        let of = |text| replace(&pattern.hir, group, &Replacement::Address { text, alone });
         let (Some(ours_hir), Some(theirs_hir)) = (of(ours), of(theirs)) else { continue };
         let automata = (automaton(&widen(&ours_hir)), automaton(&theirs_hir));
         let (Some(ours_nfa), Some(theirs_nfa)) = automata else { return Verdict::Undecided };
         let address = |text: &str| Address::parse(text.as_bytes());
         let (Some(ours), Some(theirs)) = (address(ours), address(theirs)) else { continue };
-        for (first, of) in [(Some(&ours_nfa), Some(ours)), (nobody.as_ref(), None)] {
-            let Some(first) = first else { continue };
-            match Walk::new(first, &theirs_nfa).lines(|line| counter_example(pattern, line, of, theirs)) {
+        // A line of one alone, one that can be read as either's, and one that can be read as nobody's.
+        let walks = [
+            Some((&ours_nfa, &anything, Whose::One(ours))),
+            Some((&ours_nfa, &theirs_nfa, Whose::Either(ours, theirs))),
+            nobody.as_ref().map(|nobody| (nobody, &theirs_nfa, Whose::Nobody)),
+        ];
+        for (first, second, whose) in walks.into_iter().flatten() {
+            match Walk::new(first, second).lines(|line| counter_example(pattern, line, whose)) {
                 Walked::Found(shown) => return Verdict::Steerable(shown),
                 Walked::All => {}
+                // Its own lines are without number.
+                Walked::TooMany if matches!(whose, Whose::One(_)) => {}
                 Walked::TooMany => verdict = Verdict::Undecided,
             }
         }
@@ -87,8 +96,16 @@ pub fn steer(pattern: &Pattern) -> Verdict {
     verdict
 }
 
-/// What the matcher makes of a line that can be both's.
-fn counter_example(pattern: &Pattern, line: &[u8], of: Option<Address>, other: Address) -> Option<CounterExample> {
+/// Whose a line is, by the pattern alone.
+#[derive(Clone, Copy, Debug)]
+enum Whose {
+    One(Address),
+    Either(Address, Address),
+    Nobody,
+}
+
+/// What the matcher makes of a line, if that is wrong.
+fn counter_example(pattern: &Pattern, line: &[u8], whose: Whose) -> Option<CounterExample> {
     let mut log_line = match pattern.programs.first() {
         Some(program) => format!("{program}: ").into_bytes(),
         // Where anything may stand in front, the name of a program does.
@@ -100,18 +117,20 @@ fn counter_example(pattern: &Pattern, line: &[u8], of: Option<Address>, other: A
     let seen = log_line.get(shown_from..)?;
     let mut slots = vec![None; pattern.slots()];
     let found = pattern.extract(&mut pattern.cache(), &mut slots, seen)?.address;
-    let of = match of {
-        _ if found == other => of,
-        // Read the other way round, it is the other one's line.
-        Some(address) if found == address => Some(other),
-        _ => return None,
+    let of = match whose {
+        Whose::One(one) if found == one => return None,
+        // Whom the matcher finds need not be who wrote it.
+        Whose::Either(one, other) if found == one => Some(other),
+        Whose::One(one) | Whose::Either(one, _) => Some(one),
+        Whose::Nobody => None,
     };
     Some(CounterExample { line: String::from_utf8_lossy(&log_line).into_owned(), of, found })
 }
 
 /// What stands in the place of the address.
 enum Replacement<'a> {
-    Text(&'a str),
+    /// This one, and `alone`: with no letter or digit beside it.
+    Address { text: &'a str, alone: bool },
     /// Nothing: the line is read without the group.
     Absent,
 }
@@ -128,7 +147,11 @@ fn replace(hir: &Hir, group: usize, by: &Replacement<'_>) -> Option<Hir> {
     }
     match (hir.kind(), by) {
         (HirKind::Capture(Capture { index, sub, .. }), _) if *index as usize == group => match by {
-            Replacement::Text(text) => is_whole(sub, text).then(|| Hir::literal(text.as_bytes())),
+            Replacement::Address { text, alone } => is_whole(sub, text).then(|| {
+                let text = Hir::literal(text.as_bytes());
+                let edge = || Hir::look(Look::WordAscii);
+                if *alone { Hir::concat(vec![edge(), text, edge()]) } else { text }
+            }),
             Replacement::Absent => None,
         },
         (HirKind::Capture(Capture { sub, .. }), _) => replace(sub, group, by),
@@ -142,7 +165,7 @@ fn replace(hir: &Hir, group: usize, by: &Replacement<'_>) -> Option<Hir> {
             (!ways.is_empty()).then(|| Hir::alternation(ways))
         }
         (HirKind::Repetition(Repetition { min, .. }), Replacement::Absent) => (*min == 0).then(Hir::empty),
-        (HirKind::Repetition(repetition), Replacement::Text(_)) => {
+        (HirKind::Repetition(repetition), Replacement::Address { .. }) => {
             // The last one counts; the ones before may be any.
             let max = repetition.max.map(|max| max.checked_sub(1));
             let last = replace(&repetition.sub, group, by)?;
@@ -361,13 +384,17 @@ impl<'a> Walk<'a> {
                 self.second.look(b, before, *kind);
                 let ahead = (self.first.ahead(a, before, *kind), self.second.ahead(b, before, *kind));
                 let (Some(first), Some(second)) = ahead else { continue };
-                for (from, to, next) in &first.ways {
-                    for (other_from, other_to, other_next) in &second.ways {
-                        let both = (*from.max(other_from), *to.min(other_to));
-                        let Some(byte) = byte_between(both, self.asks.then_some(*kind)) else { continue };
-                        let pair = (*next, *other_next, *kind);
-                        if self.seen.insert(pair, ()).is_none() {
-                            self.pairs.push((pair, at, byte));
+                // What people can read is gone through first.
+                for bytes in [READABLE, (0, 255)] {
+                    for (from, to, next) in &first.ways {
+                        for (other_from, other_to, other_next) in &second.ways {
+                            let from = *from.max(other_from).max(&bytes.0);
+                            let to = *to.min(other_to).min(&bytes.1);
+                            let Some(byte) = byte_between((from, to), self.asks.then_some(*kind)) else { continue };
+                            let pair = (*next, *other_next, *kind);
+                            if self.seen.insert(pair, ()).is_none() {
+                                self.pairs.push((pair, at, byte));
+                            }
                         }
                     }
                 }
@@ -392,11 +419,14 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// A byte within bounds, of a kind if one is asked for: one that people can read, if there is one.
+/// Bytes that people can read.
+const READABLE: (u8, u8) = (b' ', b'~');
+
+/// A byte within bounds, of a kind if one is asked for: an inconspicuous one, if there is one.
 fn byte_between((from, to): (u8, u8), kind: Option<Beside>) -> Option<u8> {
     let fits = |byte: &u8| (from..=to).contains(byte) && kind.is_none_or(|kind| Beside::of(*byte) == kind);
-    let readable = b"x a0A-".iter().copied().find(fits);
-    readable.or_else(|| (0x20..0x7f).find(fits)).or_else(|| (from..=to).find(fits))
+    let plain = b"x a0A-".iter().copied().find(fits);
+    plain.or_else(|| (from..=to).find(fits))
 }
 
 #[cfg(test)]
@@ -429,6 +459,10 @@ mod tests {
             r"^login of (?P<user>.*) from (?P<ip>[0-9a-f.:]+)\b.*$",
             r"^(?:from ([0-9.]+) )?.*failed",
             r"<USER> from <IP> port",
+            // Of one address they take a part.
+            r"^bad .*<IP>",
+            r"^bad .*([0-9.]{7,})$",
+            r"from (\S+)",
             r"(?m)^from (?P<ip>[0-9.]+)$",
             // There is one way only to read a line by this, and a client that writes blanks into its name is read wrongly.
             r"^login of (?P<user>[^ ]*) from (?P<ip>[0-9.]+)(?: .*)?$",
@@ -461,7 +495,7 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let (line, of, found) = shown(r"nginx.*404.*client: ([0-9.]+)", &[]);
-        assert_eq!(line, "x: nginx404client: 198.51.100.77client: 192.0.2.1");
+        assert_eq!(line, "x: nginx404client: 198.51.100.77 client: 192.0.2.1");
         assert_eq!((of.as_deref(), found.as_str()), (Some("198.51.100.77"), "192.0.2.1"));
         let (line, of, found) = shown(r"^(?:from ([0-9.]+) )?.*failed", &["x/y"]);
         assert_eq!(line, "x/y: from 198.51.100.77 failed");
