@@ -112,7 +112,7 @@ fn defaults_are_the_documented_ones() {
         assert!(!pattern.program.is_empty() && !pattern.versions.is_empty(), "{}", pattern.name);
         assert!(pattern.examples.iter().any(|example| !example.ends_with(" => none")), "{}", pattern.name);
         assert!(pattern.regex.starts_with('^') && pattern.regex.contains("(?P<ip>"), "{}", pattern.name);
-        assert_eq!((pattern.ip_group, pattern.weight, pattern.line), (None, 1, None));
+        assert_eq!((pattern.ip_group, pattern.weight <= 1, pattern.line), (None, true, None));
         assert!(!pattern.description.is_empty() && !pattern.description.contains('\n'));
     }
 }
@@ -608,7 +608,7 @@ fn wrong_patterns_are_faults() {
             "severity: high",
             "3 syslog.patterns[0].severity: expected a whole number from 1 to 6, found the text \"high\"",
         ),
-        ("weight: 0", "3 syslog.patterns[0].weight: expected a whole number from 1 to 10000, found the number 0"),
+        ("weight: -1", "3 syslog.patterns[0].weight: expected a whole number from 0 to 10000, found the number -1"),
         ("enabled: 1", "3 syslog.patterns[0].enabled: expected true or false, found the number 1"),
         ("description: 5", "3 syslog.patterns[0].description: expected a text, found the number 5; put it in quotes"),
         ("program: 5", "3 syslog.patterns[0].program: expected a text or a list of texts, found the number 5"),
@@ -621,7 +621,7 @@ fn wrong_patterns_are_faults() {
         ("ip-group: 1", "3 syslog.patterns[0].ip-group: there is no such key; did you mean `ip_group`?"),
         (
             "x: 1",
-            "3 syslog.patterns[0].x: there is no such key; a pattern has name, regex, ip_group, severity, description, kind, versions, program, enabled, weight, refused_by, tells_again, examples",
+            "3 syslog.patterns[0].x: there is no such key; a pattern has name, regex, ip_group, severity, description, kind, versions, program, enabled, weight, refused_by, examples",
         ),
     ] {
         assert_eq!(one(entry), want, "{entry}");

@@ -1,10 +1,9 @@
 -- More about patterns, in MySQL and MariaDB. The program runs this file itself. All of it can be run again: the columns
 -- are added in one statement, and only where they are missing.
 --
---   kind         auth, abuse or probe: what its failures are
---   versions     which versions of the program write such lines, for people
---   refused_by   who refused the logins: patterns that say the same may tell of the same ones, which count once
---   tells_again  whether it tells again, without a session, what others tell with one
+--   kind        auth, abuse or probe: what its failures are
+--   versions    which versions of the program write such lines, for people
+--   refused_by  who refused the logins: patterns that say the same may tell of the same ones, which count once
 
 SET @mailfail2ban_sql = IF(
     (SELECT COUNT(*) FROM information_schema.columns
@@ -12,8 +11,7 @@ SET @mailfail2ban_sql = IF(
     'ALTER TABLE patterns
         ADD COLUMN kind VARCHAR(16) NOT NULL DEFAULT ''auth'',
         ADD COLUMN versions TEXT,
-        ADD COLUMN refused_by TEXT,
-        ADD COLUMN tells_again BOOLEAN NOT NULL DEFAULT FALSE',
+        ADD COLUMN refused_by TEXT',
     'DO 0'
 );
 PREPARE mailfail2ban_statement FROM @mailfail2ban_sql;

@@ -6,5 +6,3 @@ ALTER TABLE patterns ADD COLUMN kind TEXT NOT NULL DEFAULT 'auth';
 ALTER TABLE patterns ADD COLUMN versions TEXT;
 -- Who refused the logins: patterns that say the same may tell of the same ones, which count once.
 ALTER TABLE patterns ADD COLUMN refused_by TEXT;
--- Whether it tells again, without a session, what others tell with one.
-ALTER TABLE patterns ADD COLUMN tells_again BOOLEAN NOT NULL DEFAULT FALSE;

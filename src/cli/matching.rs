@@ -232,13 +232,13 @@ impl<'a, W: Write> Search<'a, W> {
             kind: self.policy.kind(found.pattern).map_or("", FailureKind::name),
             program: &program,
             failures,
-            told: found.failures,
+            told: found.failures.max(1),
         };
         match self.format {
             Format::Json => self.print_json(&hit),
             Format::Text => {
                 let program = program.escape_debug();
-                let again = if failures < found.failures { ", known from other lines" } else { "" };
+                let again = if failures < found.failures.max(1) { ", known from other lines" } else { "" };
                 writeln!(
                     self.out,
                     "{:>8}  {:<39}  {:>3} × {} ({}, severity {}, {program}{again})",

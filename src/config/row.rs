@@ -264,7 +264,6 @@ mod tests {
                 ("enabled", Some("0")),
                 ("weight", Some("4")),
                 ("refused_by", Some("")),
-                ("tells_again", Some("0")),
                 ("examples", Some("one \nthree")),
             ]
         );
@@ -327,7 +326,7 @@ mod tests {
             ("severity", "2.5", "expected a whole number from 1 to 6, found the number 2.5"),
             ("severity", "high", "expected a whole number from 1 to 6, found the text \"high\""),
             ("ip_group", "0", "expected a whole number from 1 to 99, found the number 0"),
-            ("weight", "1e300", "expected a whole number from 1 to 10000, found the number 1e300"),
+            ("weight", "1e300", "expected a whole number from 0 to 10000, found the number 1e300"),
             ("enabled", "yes", "expected true or false, found the text \"yes\""),
             (
                 "program",

@@ -63,12 +63,10 @@ pub struct PatternSettings {
     /// Programs whose messages this pattern sees; empty means every program.
     pub program: Vec<String>,
     pub enabled: bool,
-    /// Failures that one matching line counts for, where the line itself gives no number.
+    /// Failures that one matching line counts for, where the line itself gives no number. With 0 it never counts.
     pub weight: u32,
     /// Who refused the logins: patterns that say the same may tell of the same logins. Empty: nobody else does.
     pub refused_by: String,
-    /// Whether its lines tell again, without a session, what other patterns tell with one.
-    pub tells_again: bool,
     /// Lines, as `program[pid]: message`, and what is found in them; see [`Example`](super::Example).
     pub examples: Vec<String>,
     /// Line of the entry in the file, from 1; `None` for built-in patterns and those from the environment.
@@ -354,7 +352,6 @@ impl PartialEq for PatternSettings {
             enabled,
             weight,
             refused_by,
-            tells_again,
             examples,
             line: _,
             key_lines: _,
@@ -370,7 +367,6 @@ impl PartialEq for PatternSettings {
             && *enabled == other.enabled
             && *weight == other.weight
             && *refused_by == other.refused_by
-            && *tells_again == other.tells_again
             && *examples == other.examples
     }
 }

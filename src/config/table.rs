@@ -962,10 +962,11 @@ pub static PATTERN_KEYS: &[Setting<PatternSettings>] = &[
     },
     Setting {
         key: "weight",
-        kind: Kind::Integer { min: 1, max: 10_000 },
+        kind: Kind::Integer { min: 0, max: 10_000 },
         absent: Absent::Default("1"),
         unit: "failures",
-        doc: "What one matching line counts for, where the line gives no number itself.",
+        doc: "What one matching line counts for, where the line gives no number itself. With 0 it is recognised and shown, \
+              but does not count, since another line tells of the same.",
         reload: Reload::Live,
         place: |p| Place::U32(&mut p.weight),
     },
@@ -979,16 +980,6 @@ pub static PATTERN_KEYS: &[Setting<PatternSettings>] = &[
               `witness` tells modules apart that each tell of it, such as a chain of password databases.",
         reload: Reload::Live,
         place: |p| Place::Text(&mut p.refused_by),
-    },
-    Setting {
-        key: "tells_again",
-        kind: Kind::Bool,
-        absent: Absent::Default("false"),
-        unit: "",
-        doc: "Whether its lines tell again, without a session, of what others with the same `refused_by` tell with one; \
-              PAM's do.",
-        reload: Reload::Live,
-        place: |p| Place::Bool(&mut p.tells_again),
     },
     Setting {
         key: "examples",

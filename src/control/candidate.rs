@@ -98,7 +98,6 @@ fn compile(id: PatternId, settings: &PatternSettings) -> Result<Pattern, Vec<Rem
         weight: settings.weight,
         programs: &settings.program,
         refused_by: Some(settings.refused_by.as_str()).filter(|who| !who.is_empty()),
-        tells_again: settings.tells_again,
     };
     Pattern::compile(id, &source).map_err(|why| remark("regex", why.to_string()))
 }

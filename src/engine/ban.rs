@@ -102,7 +102,7 @@ impl FailureKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failure {
     pub client: Network,
-    /// How many failures the line tells of, at least 1.
+    /// How many failures the line counts for.
     pub count: u32,
     pub pattern: PatternId,
     pub severity: Severity,

@@ -9,8 +9,7 @@
 //! which needs no order: a line adds to what counts only as far as it makes the most greater. Lines are of one login if
 //! they have the session in common that the daemon wrote in them; those without a session have the client in common. What
 //! one witness tells adds up. Of a session each host is a witness of its own, since a proxy and the server behind it both tell
-//! of it. And what counts of all logins of a client, with a session and without, is held against what those told who know no
-//! sessions at all, such as PAM.
+//! of it.
 //!
 //! An account is closed when nothing was told of it for a while, and the quietest ones are when there are too many: then a line
 //! that comes later counts anew, which is what it would without any of this.
@@ -39,8 +38,6 @@ pub struct Login {
     pub session: u32,
     /// The module that tells; 0 where the pattern captures none.
     pub witness: u32,
-    /// Whether it tells again, without a session, of what others tell with one.
-    pub again: bool,
 }
 
 impl Login {
@@ -64,8 +61,6 @@ struct Key {
     client: Network,
     refused_by: u32,
     session: u32,
-    /// Whether it is the account of all logins of a client.
-    all: bool,
 }
 
 /// What was told of one login.
@@ -121,17 +116,8 @@ impl Logins {
 
     /// A line tells of `failures` of a login. Returns how many of them were not known. `now` never goes back.
     pub fn tell(&mut self, client: Network, login: &Login, failures: u32, now: Time, window: Duration) -> u32 {
-        let Login { refused_by, session, witness, again } = *login;
-        let of_client = Key { client, refused_by, session: 0, all: true };
-        if again {
-            return self.enter(of_client, witness, failures, now, window);
-        }
-        let new = self.enter(Key { client, refused_by, session, all: false }, witness, failures, now, window);
-        if new == 0 { 0 } else { self.enter(of_client, 0, new, now, window) }
-    }
-
-    fn enter(&mut self, key: Key, witness: u32, failures: u32, now: Time, window: Duration) -> u32 {
-        let account = self.0.touch(key).value;
+        let Login { refused_by, session, witness } = *login;
+        let account = self.0.touch(Key { client, refused_by, session }).value;
         if account.last.plus(window.max(KEPT_MIN)) <= now {
             *account = Account::default();
         }
@@ -167,7 +153,7 @@ mod tests {
 
     fn login(session: &str, witness: &str) -> Login {
         let hash = |text: &str| if text.is_empty() { 0 } else { short_hash(text.as_bytes()) };
-        Login { refused_by: 1, session: hash(session), witness: hash(witness), again: false }
+        Login { refused_by: 1, session: hash(session), witness: hash(witness) }
     }
 
     fn at(seconds: u64) -> Time {
@@ -206,15 +192,6 @@ mod tests {
     }
 
     #[test]
-    fn pam_tells_again_what_was_told_with_and_without_a_session() {
-        let (session, postfix) = (login("s1", "pam"), login("", ""));
-        let pam = Login { again: true, ..login("", "pam_unix") };
-        let lines = [(pam, 1), (session, 1), (login("s1", ""), 1), (pam, 1), (postfix, 1)];
-        assert_eq!(counted(&lines), 2);
-        assert_eq!(counted(&[(pam, 1), (pam, 1)]), 2, "nobody else tells");
-    }
-
-    #[test]
     fn clients_do_not_reach_each_other_and_old_accounts_are_closed() {
         let mut logins = Logins::new(100, hash_key(1));
         let (auth, end) = (login("s1", "sql"), login("s1", ""));
@@ -222,7 +199,7 @@ mod tests {
         assert_eq!(logins.tell(client(2), &end, 2, at(0), WINDOW), 2);
         assert_eq!(logins.tell(client(1), &end, 2, at(599), WINDOW), 0);
         assert!(logins.expire(at(700), WINDOW, 10));
-        assert_eq!(logins.count(), 1, "all but the session of client 1 are closed");
+        assert_eq!(logins.count(), 1, "that of client 2 is closed");
         assert_eq!(logins.tell(client(1), &end, 2, at(2000), WINDOW), 2);
         assert_eq!(logins.tell(client(1), &auth, 2, at(3000), Duration::from_secs(3600)), 0);
     }

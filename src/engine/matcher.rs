@@ -94,7 +94,7 @@ pub struct Match {
     pub pattern: PatternId,
     pub severity: Severity,
     pub address: Address,
-    /// How many failures it tells of, at least 1.
+    /// How many failures count; 0 only if the pattern's weight is.
     pub failures: u32,
     /// Which login it tells of, where other lines may tell of the same.
     pub login: Option<Login>,

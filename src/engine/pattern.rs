@@ -41,15 +41,13 @@ pub struct Source<'a> {
     /// Which group is the address; `None`: the one called `ip`, else the first.
     pub ip_group: Option<u32>,
     pub severity: Severity,
-    /// How many failures one counts for.
+    /// How many failures one counts for; 0 where others tell of the same.
     pub weight: u32,
     /// Programs whose records it sees: the name, and everything below it (`postfix` includes `postfix/smtpd`).
     /// Empty: all programs.
     pub programs: &'a [String],
     /// Who refused the logins. Lines of patterns that say the same may tell of the same logins.
     pub refused_by: Option<&'a str>,
-    /// Whether its lines tell again, without a session, what others tell with one.
-    pub tells_again: bool,
 }
 
 /// Why a pattern cannot be used. `Display` says what would be right.
@@ -117,14 +115,13 @@ pub struct Pattern {
     witness_group: Option<usize>,
     /// The hash of who refused the logins; 0 if the pattern does not say.
     refused_by: u32,
-    tells_again: bool,
 }
 
 /// What a line says that matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Caught {
     pub(super) address: Address,
-    /// At least 1.
+    /// 0 only if the pattern's weight is.
     pub(super) failures: u32,
     pub(super) login: Option<Login>,
 }
@@ -171,12 +168,11 @@ impl Pattern {
             severity: source.severity,
             programs: source.programs.to_vec(),
             hir,
-            weight: source.weight.max(1),
+            weight: source.weight,
             attempts_group: named(ATTEMPTS_GROUP).filter(|group| *group != ip_group),
             session_group: named(SESSION_GROUP),
             witness_group: named(WITNESS_GROUP),
             refused_by: source.refused_by.map_or(0, |who| short_hash(who.as_bytes())),
-            tells_again: source.tells_again,
             ip_group,
             regex,
         })
@@ -230,7 +226,6 @@ impl Pattern {
             refused_by: self.refused_by,
             session: hash(self.session_group),
             witness: hash(self.witness_group),
-            again: self.tells_again,
         });
         Some(Caught { address, failures: attempts.max(1).saturating_mul(self.weight), login })
     }
@@ -315,8 +310,7 @@ mod tests {
 
     fn compile(regex: &str, ip_group: Option<u32>) -> Result<Pattern, PatternFault> {
         let severity = Severity::new(1).unwrap();
-        let source =
-            Source { regex, ip_group, severity, weight: 1, programs: &[], refused_by: None, tells_again: false };
+        let source = Source { regex, ip_group, severity, weight: 1, programs: &[], refused_by: None };
         Pattern::compile(PatternId::new(0).unwrap(), &source)
     }
 

@@ -477,7 +477,7 @@ impl Database {
     }
 
     async fn read_patterns(&mut self) -> Result<(Vec<Row>, usize)> {
-        const COLUMNS: [&str; 13] = [
+        const COLUMNS: [&str; 12] = [
             "name",
             "regex",
             "ip_group",
@@ -490,7 +490,6 @@ impl Database {
             "kind",
             "versions",
             "refused_by",
-            "tells_again",
         ];
         let all = self.count("SELECT COUNT(*) FROM patterns").await?;
         let counted = all.min(PATTERNS_MAX);

@@ -218,7 +218,7 @@ impl Dialect {
     pub fn value_of(self, column: &str) -> &'static str {
         let kind = match column {
             "escalation_factor" => "double",
-            "enabled" | "tells_again" => "bool",
+            "enabled" => "bool",
             "name" | "regex" | "description" | "program" | "examples" | "kind" | "versions" | "refused_by" => {
                 return "?";
             }
