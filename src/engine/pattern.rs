@@ -292,15 +292,7 @@ fn parse(regex: &str) -> Result<Hir, String> {
 pub(super) fn pattern(number: u32, regex: &str, programs: &[&str], severity: u8) -> Pattern {
     let programs: Vec<String> = programs.iter().map(|p| p.to_string()).collect();
     let severity = Severity::new(severity).unwrap();
-    let source = Source {
-        regex,
-        ip_group: None,
-        severity,
-        weight: 1,
-        programs: &programs,
-        refused_by: None,
-        tells_again: false,
-    };
+    let source = Source { regex, ip_group: None, severity, weight: 1, programs: &programs, refused_by: None };
     Pattern::compile(PatternId::new(number).unwrap(), &source).unwrap()
 }
 
