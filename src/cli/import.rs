@@ -7,6 +7,9 @@ use crate::engine::ban::PatternId;
 use std::fs;
 use std::path::Path;
 
+/// Longest file that a filter includes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
 /// Prints what a filter says as patterns, and on standard error what it says that they cannot.
 ///
 /// # Errors
@@ -19,22 +22,27 @@ pub fn run(file: &Path) -> Result<(), RunFault> {
     let name = file.file_stem().map_or_else(|| "fail2ban".to_owned(), |stem| stem.to_string_lossy().into_owned());
     let Translation { patterns, left_out } = translate_filter(&name, &text, |included| {
         // Where an administrator's own settings for a filter would be.
-        fs::read_to_string(folder.join(included)).ok()
+        let path = folder.join(included);
+        let is_small = fs::metadata(&path).is_ok_and(|file| file.is_file() && file.len() <= FILE_BYTES_MAX);
+        is_small.then(|| fs::read_to_string(path).ok()).flatten()
     });
     for what in &left_out {
         eprintln!("mailfail2ban: left out: {what}");
     }
     let mut judge = Judge::default();
     let mut printed = 0;
+    if !patterns.is_empty() {
+        super::print("syslog:\n  patterns:\n");
+    }
     for (number, pattern) in (0..).zip(&patterns) {
         let Some(id) = PatternId::new(number) else { break };
         match judge.judge(id, pattern, false) {
             Ok(judged) => {
                 for warning in judged.warnings {
                     eprintln!("mailfail2ban: warning: {}: {}", pattern.name, warning.message);
-                    super::print(&format!("# {}.\n", warning.message));
+                    super::print(&format!("    # {}.\n", warning.message));
                 }
-                super::print(&(pattern_entry(pattern) + "\n"));
+                super::print(&(super::indented(&pattern_entry(pattern)) + "\n"));
                 printed += 1;
             }
             Err(faults) => {

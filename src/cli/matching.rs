@@ -238,7 +238,11 @@ impl<'a, W: Write> Search<'a, W> {
             Format::Json => self.print_json(&hit),
             Format::Text => {
                 let program = program.escape_debug();
-                let again = if failures < found.failures.max(1) { ", known from other lines" } else { "" };
+                let again = match found.failures {
+                    0 => ", does not count",
+                    told if failures < told => ", known from other lines",
+                    _ => "",
+                };
                 writeln!(
                     self.out,
                     "{:>8}  {:<39}  {:>3} × {} ({}, severity {}, {program}{again})",

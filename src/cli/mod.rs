@@ -175,6 +175,11 @@ fn configuration(faults: &Faults) -> String {
     format!("{faults}\n{count} {noun} in the configuration")
 }
 
+/// Entries of a list as they stand in a configuration, two groups deep.
+fn indented(text: &str) -> String {
+    text.lines().map(|line| if line.is_empty() { "\n".to_owned() } else { format!("    {line}\n") }).collect()
+}
+
 /// Prints to standard output. Whoever reads may have had enough (`| head`); that is no fault. What cannot be written for
 /// another reason ends the program, since the exit status says that all was well.
 fn print(text: &str) {

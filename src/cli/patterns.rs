@@ -19,8 +19,8 @@ pub fn run(names: &[String], yaml: bool) -> Result<(), String> {
     }
     let is_wanted = |pattern: &&PatternSettings| names.is_empty() || names.contains(&pattern.name);
     let text = match (yaml, names.is_empty()) {
-        (true, true) => BUILT_IN_YAML.to_owned(),
-        (true, false) => entries(names),
+        (true, true) => format!("syslog:\n  patterns:\n{}", super::indented(BUILT_IN_YAML)),
+        (true, false) => format!("syslog:\n  patterns:\n{}", super::indented(&entries(names))),
         (false, true) => listed(patterns.iter()),
         (false, false) => patterns.iter().filter(is_wanted).map(described).collect(),
     };

@@ -13,6 +13,9 @@ use std::path::Path;
 /// Values that name each other, at most so deep.
 const DEPTH_MAX: usize = 24;
 
+/// Files that are included, all together.
+const FILES_MAX: usize = 32;
+
 /// Longest value after all names were replaced, in bytes: names that name each other twice would double it each time.
 const VALUE_BYTES_MAX: usize = 256 << 10;
 
@@ -32,7 +35,8 @@ pub struct Translation {
 pub fn translate_filter(name: &str, text: &str, include: impl Fn(&Path) -> Option<String>) -> Translation {
     let mut translation = Translation::default();
     let mut values = BTreeMap::new();
-    read(text, &include, &mut values, &mut translation.left_out, 0);
+    let mut opened = 0;
+    read(text, &include, &mut values, &mut translation.left_out, &mut opened);
     // Whatever it is elsewhere: here nothing stands before the message.
     values.insert("__prefix_line".to_owned(), PREFIX.to_owned());
     let whole = |key: &str| values.get(key).and_then(|value| resolve(value, &values));
@@ -81,14 +85,16 @@ fn read(
     include: &impl Fn(&Path) -> Option<String>,
     values: &mut BTreeMap<String, String>,
     left_out: &mut Vec<String>,
-    depth: usize,
+    opened: &mut usize,
 ) {
     let own = parse_ini(text);
     let mut included = |key: &str, values: &mut BTreeMap<String, String>| {
         let files = own.get(key).map(String::as_str).unwrap_or_default();
         for file in files.split_whitespace() {
-            match include(Path::new(file)).filter(|_| depth < DEPTH_MAX) {
-                Some(text) => read(&text, include, values, left_out, depth + 1),
+            *opened += 1;
+            let text = if *opened > FILES_MAX { None } else { include(Path::new(file)) };
+            match text {
+                Some(text) => read(&text, include, values, left_out, opened),
                 // What is most often in there is not needed here.
                 None if file.ends_with("common.conf") => {}
                 None => left_out.push(format!("{file}, which it includes, cannot be read")),

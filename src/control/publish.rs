@@ -428,7 +428,7 @@ fn row_fault(table: TableName, row: &str, fault: config::RowFault) -> RowFault {
 
 /// A row says `ip_group` 1 when it says nothing. Where there is a group of that name, that one is meant.
 fn with_named_group(settings: PatternSettings) -> PatternSettings {
-    let named = ["(?P<ip>", "(?<ip>"].iter().any(|group| settings.regex.contains(group));
+    let named = ["(?P<ip>", "(?<ip>", "<IP>", "<HOST>"].iter().any(|group| settings.regex.contains(group));
     match settings.ip_group {
         Some(1) if named => PatternSettings { ip_group: None, ..settings },
         _ => settings,

@@ -114,7 +114,10 @@ impl Matcher {
         }
         for (program, set) in &mut sets {
             for (at, pattern) in (0..).zip(&patterns) {
-                if pattern.programs.iter().any(|bound| is_below(program, bound.as_bytes())) {
+                let instance = [program, &b"/"[..]].concat();
+                let concerns =
+                    |bound: &String| is_below(program, bound.as_bytes()) || is_below(&instance, bound.as_bytes());
+                if pattern.programs.iter().any(concerns) {
                     set.push(at);
                 }
             }
@@ -246,7 +249,15 @@ impl Matcher {
             let slots = &mut scratch.slots[..pattern.slots()];
             if let Some(Caught { address, failures, login }) = pattern.extract(cache, slots, text) {
                 let Pattern { id: pattern, severity, .. } = *pattern;
-                return Found::Match(Match { pattern, severity, address, failures, login });
+                let found_now = Found::Match(Match { pattern, severity, address, failures, login });
+                if failures > 0 {
+                    return found_now;
+                }
+                // One that does not count names the line only if no other does.
+                if !matches!(found, Found::Match(_)) {
+                    found = found_now;
+                }
+                continue;
             }
             if found == Found::Nothing {
                 found = Found::NoAddress(pattern.id);
@@ -337,6 +348,13 @@ mod tests {
         assert_eq!(of("postfix/submission/smtpd"), Some(1));
         assert_eq!(of("postfix-out/smtpd"), Some(1));
         assert_eq!(of("postfix-out"), None);
+        // A pattern for an instance does not hide those for the program.
+        let both = Matcher::new(vec![
+            pattern(1, &format!("^failed {IP}"), &["postfix"], 2),
+            pattern(2, "^other ([0-9.]+)", &["postfix-out"], 1),
+        ]);
+        assert_eq!(name(find(&both, "postfix-out/smtpd", "failed 192.0.2.1")).map(|n| n.0), Some(1));
+        assert_eq!(name(find(&both, "postfix-out/smtpd", "other 192.0.2.1")).map(|n| n.0), Some(2));
         assert_eq!(of("postfixx"), None);
         assert_eq!(find(&matcher, "sshd", "failed 192.0.2.1"), Found::NotWatched);
         assert_eq!(find(&matcher, "", "failed 192.0.2.1"), Found::NotWatched);

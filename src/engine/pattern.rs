@@ -30,6 +30,23 @@ const IP_GROUP_DEFAULT: usize = 1;
 /// The name of the group that says how many failures a line tells of.
 const ATTEMPTS_GROUP: &str = "attempts";
 
+/// What the names of groups have in them that are the client's, whatever is caught.
+const CLIENTS_FIELDS: [&str; 13] = [
+    "user",
+    "name",
+    "login",
+    "pass",
+    "helo",
+    "ehlo",
+    "agent",
+    "sender",
+    "recipient",
+    "mail",
+    "account",
+    "authid",
+    "realm",
+];
+
 /// The names of the groups that say which session a line is about, and which module tells.
 const SESSION_GROUP: &str = "session";
 const WITNESS_GROUP: &str = "witness";
@@ -54,12 +71,21 @@ pub struct Source<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PatternFault {
     Syntax(String),
-    TooLong { bytes: usize },
+    TooLong {
+        bytes: usize,
+    },
     TooLarge,
     NoGroup,
     TwoAddresses,
     MatchesEmpty,
-    NoSuchGroup { asked: u32, groups: usize },
+    NoSuchGroup {
+        asked: u32,
+        groups: usize,
+    },
+    /// The group is one for what a client writes.
+    ClientsGroup {
+        name: String,
+    },
     MatchesNothing,
 }
 
@@ -92,6 +118,12 @@ impl fmt::Display for PatternFault {
                     f,
                     "ip_group is {asked}, but the regex has {groups} {}",
                     if *groups == 1 { "group" } else { "groups" }
+                )
+            }
+            PatternFault::ClientsGroup { name } => {
+                write!(
+                    f,
+                    "the address would be what the group `{name}` captures, which the client writes; give ip_group"
                 )
             }
             PatternFault::MatchesNothing => f.write_str("the regex cannot match any text"),
@@ -163,6 +195,10 @@ impl Pattern {
             Some(asked) => asked as usize,
             None => named("ip").unwrap_or(IP_GROUP_DEFAULT),
         };
+        let name = regex.group_info().to_name(regex_automata::PatternID::ZERO, ip_group);
+        if let Some(name) = name.filter(|name| is_clients(name)) {
+            return Err(PatternFault::ClientsGroup { name: name.to_owned() });
+        }
         Ok(Pattern {
             id,
             severity: source.severity,
@@ -259,8 +295,14 @@ pub(super) fn instance_of(program: &[u8]) -> Option<&[u8]> {
     name.get(..memchr::memchr(b'-', name)?)
 }
 
+/// Whether a group's name is one for what a client writes.
+pub(super) fn is_clients(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    CLIENTS_FIELDS.iter().any(|field| name.contains(field))
+}
+
 /// The address in what a group caught. Groups such as `([0-9.]+)` or `(\S+)` catch the punctuation behind it too.
-fn address_in(caught: &[u8]) -> Option<Address> {
+pub(super) fn address_in(caught: &[u8]) -> Option<Address> {
     Address::parse_with_port(caught).or_else(|| {
         let trimmed = caught.trim_ascii();
         let end = trimmed.iter().rposition(|b| !b".,;:".contains(b))? + 1;
@@ -346,6 +388,8 @@ mod tests {
         assert!(fault(r"(?=(a))", None).contains("look-around"));
         assert!(fault(r"(x)?", None).contains("matches an empty line"));
         assert!(fault("from <IP> to <IP>", None).contains("twice"));
+        assert!(fault("of <USER> from <IP>", Some(1)).contains("which the client writes"));
+        assert!(fault(r"of (?P<alt_user>\S+) from x", None).contains("which the client writes"));
         assert_eq!(compile(r"([a&&b])", None).err(), None);
         assert!(compile(r"(\p{Greek}[é])", None).is_ok());
     }

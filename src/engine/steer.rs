@@ -22,9 +22,9 @@
 //! pattern should say what stands there.
 
 use super::address::Address;
-use super::pattern::Pattern;
-use hashbrown::HashMap;
+use super::pattern::{Pattern, address_in, is_clients};
 use hashbrown::hash_map::Entry;
+use hashbrown::{HashMap, HashSet};
 use regex_automata::nfa::thompson::{self, NFA, State, WhichCaptures};
 use regex_automata::util::look::Look as NfaLook;
 use regex_automata::util::primitives::StateID;
@@ -33,12 +33,26 @@ use regex_syntax::hir::{Capture, Class, ClassBytes, ClassBytesRange, Hir, HirKin
 /// The address that belongs there, and another one, in both families. No part of one is the other.
 const ADDRESSES: [(&str, &str); 2] = [("192.0.2.1", "198.51.100.77"), ("2001:db8::1", "2001:db8:5:77::9")];
 
-/// Groups with these names are the client's, whatever is in them.
-const CLIENTS_FIELDS: [&str; 10] =
-    ["user", "username", "login", "password", "helo", "ehlo", "agent", "useragent", "sender", "recipient"];
+/// As groups take addresses that do not take these: the first that a group takes stands for all.
+const OTHER_ADDRESSES: [(&str, &str); 11] = [
+    ("::ffff:192.0.2.1", "::ffff:198.51.100.77"),
+    ("192.0.2.1:4711", "198.51.100.77:815"),
+    ("[192.0.2.1]", "[198.51.100.77]"),
+    ("[2001:db8::1]", "[2001:db8:5:77::9]"),
+    ("[192.0.2.1]:4711", "[198.51.100.77]:815"),
+    ("192.168.122.211", "203.110.113.199"),
+    ("192.168.22.11", "203.10.113.99"),
+    ("10.20.30.41", "10.77.66.55"),
+    ("192.168.20.41", "192.168.66.155"),
+    (" 192.0.2.1", " 198.51.100.77"),
+    ("192.0.2.1,", "198.51.100.77,"),
+];
 
 /// Pairs of states that are walked through at most. Patterns in use have some thousands.
 const PAIRS_MAX: usize = 1 << 18;
+
+/// Steps of all walks for one pattern. Patterns in use need up to a million; this is some tenths of a second.
+const STEPS_MAX: u64 = 1 << 24;
 
 /// Lines in which the matcher finds neither address before no more are tried.
 const LINES_MAX: usize = 64;
@@ -69,13 +83,26 @@ pub fn steer(pattern: &Pattern) -> Verdict {
     let mut verdict = Verdict::Fixed;
     let nobody = replace(&pattern.hir, group, &Replacement::Absent).and_then(|hir| automaton(&widen(&hir)));
     let Some(anything) = automaton(&Hir::empty()) else { return Verdict::Undecided };
+    let takes = |(ours, theirs): &(&str, &str)| {
+        let takes = |text| replace(&pattern.hir, group, &Replacement::Address { text, alone: false }).is_some();
+        takes(ours) && takes(theirs)
+    };
+    let mut addresses: Vec<(&str, &str)> = ADDRESSES.into_iter().filter(takes).collect();
+    if addresses.is_empty() {
+        addresses.extend(OTHER_ADDRESSES.into_iter().find(takes));
+    }
+    if addresses.is_empty() {
+        return Verdict::Undecided;
+    }
+    let mut steps = STEPS_MAX;
     // First with addresses that stand by themselves, as they do where one writes them; such lines are the likelier ones.
-    for (alone, (ours, theirs)) in [true, false].into_iter().flat_map(|alone| ADDRESSES.map(|pair| (alone, pair))) {
+    let ways = [true, false].into_iter().flat_map(|alone| addresses.iter().map(move |pair| (alone, *pair)));
+    for (alone, (ours, theirs)) in ways {
         let of = |text| replace(&pattern.hir, group, &Replacement::Address { text, alone });
         let (Some(ours_hir), Some(theirs_hir)) = (of(ours), of(theirs)) else { continue };
         let automata = (automaton(&widen(&ours_hir)), automaton(&theirs_hir));
         let (Some(ours_nfa), Some(theirs_nfa)) = automata else { return Verdict::Undecided };
-        let address = |text: &str| Address::parse(text.as_bytes());
+        let address = |text: &str| address_in(text.as_bytes());
         let (Some(ours), Some(theirs)) = (address(ours), address(theirs)) else { continue };
         // A line of one alone, one that can be read as either's, and one that can be read as nobody's.
         let walks = [
@@ -84,12 +111,13 @@ pub fn steer(pattern: &Pattern) -> Verdict {
             nobody.as_ref().map(|nobody| (nobody, &theirs_nfa, Whose::Nobody)),
         ];
         for (first, second, whose) in walks.into_iter().flatten() {
-            match Walk::new(first, second).lines(|line| counter_example(pattern, line, whose)) {
+            match Walk::new(first, second, &mut steps).lines(|line| counter_example(pattern, line, whose)) {
                 Walked::Found(shown) => return Verdict::Steerable(shown),
                 Walked::All => {}
                 // Its own lines are without number.
-                Walked::TooMany if matches!(whose, Whose::One(_)) => {}
-                Walked::TooMany => verdict = Verdict::Undecided,
+                Walked::TooManyLines if matches!(whose, Whose::One(_)) => {}
+                Walked::TooManyLines => verdict = Verdict::Undecided,
+                Walked::TooMuch => return Verdict::Undecided,
             }
         }
     }
@@ -164,7 +192,10 @@ fn replace(hir: &Hir, group: usize, by: &Replacement<'_>) -> Option<Hir> {
             let ways: Vec<Hir> = ways.iter().filter(is_way).filter_map(|way| replace(way, group, by)).collect();
             (!ways.is_empty()).then(|| Hir::alternation(ways))
         }
-        (HirKind::Repetition(Repetition { min, .. }), Replacement::Absent) => (*min == 0).then(Hir::empty),
+        (HirKind::Repetition(repetition), Replacement::Absent) => match replace(&repetition.sub, group, by) {
+            Some(sub) => Some(Hir::repetition(Repetition { sub: Box::new(sub), ..repetition.clone() })),
+            None => (repetition.min == 0).then(Hir::empty),
+        },
         (HirKind::Repetition(repetition), Replacement::Address { .. }) => {
             // The last one counts; the ones before may be any.
             let max = repetition.max.map(|max| max.checked_sub(1));
@@ -178,7 +209,11 @@ fn replace(hir: &Hir, group: usize, by: &Replacement<'_>) -> Option<Hir> {
                 },
                 ..repetition.clone()
             };
-            Some(Hir::concat(vec![Hir::repetition(before), last]))
+            // What comes after it without the group leaves it as it is.
+            let after = replace(&repetition.sub, group, &Replacement::Absent).map_or_else(Hir::empty, |sub| {
+                Hir::repetition(Repetition { min: 0, sub: Box::new(sub), ..before.clone() })
+            });
+            Some(Hir::concat(vec![Hir::repetition(before), last, after]))
         }
         _ => Some(hir.clone()),
     }
@@ -188,11 +223,7 @@ fn replace(hir: &Hir, group: usize, by: &Replacement<'_>) -> Option<Hir> {
 fn widen(hir: &Hir) -> Hir {
     let all = |parts: &[Hir]| parts.iter().map(widen).collect();
     match hir.kind() {
-        HirKind::Capture(Capture { name: Some(name), .. })
-            if CLIENTS_FIELDS.contains(&name.to_ascii_lowercase().as_str()) =>
-        {
-            anything()
-        }
+        HirKind::Capture(Capture { name: Some(name), .. }) if is_clients(name) => anything(),
         HirKind::Capture(Capture { sub, .. }) => widen(sub),
         HirKind::Concat(parts) => Hir::concat(all(parts)),
         HirKind::Alternation(ways) => Hir::alternation(all(ways)),
@@ -284,16 +315,16 @@ struct Side<'a> {
 
 impl Side<'_> {
     /// Finds out where a state leads, if that is not known yet.
-    fn look(&mut self, from: StateID, before: Beside, behind: Beside) {
+    fn look(&mut self, from: StateID, before: Beside, behind: Beside, steps: &mut u64) {
         let Entry::Vacant(entry) = self.ahead.entry((from, before, behind)) else { return };
         let mut ahead = Ahead::default();
-        let mut seen = vec![from];
-        let mut next = 0;
-        while let Some(&at) = seen.get(next) {
-            next += 1;
+        let mut seen: HashSet<StateID> = HashSet::from([from]);
+        let mut open = vec![from];
+        while let Some(at) = open.pop() {
+            *steps = steps.saturating_sub(1);
             let mut go = |to: StateID| {
-                if !seen.contains(&to) {
-                    seen.push(to);
+                if seen.insert(to) {
+                    open.push(to);
                 }
             };
             match self.nfa.state(at) {
@@ -332,20 +363,23 @@ struct Walk<'a> {
     second: Side<'a>,
     /// Where each pair was come to from, and by which byte.
     pairs: Vec<(Pair, usize, u8)>,
-    seen: HashMap<Pair, ()>,
+    seen: HashSet<Pair>,
     /// Whether assertions ask what kind of byte stands beside them.
     asks: bool,
+    /// Steps that may still be made.
+    steps: &'a mut u64,
 }
 
 /// How a walk ended.
 enum Walked<T> {
     Found(T),
     All,
-    TooMany,
+    TooManyLines,
+    TooMuch,
 }
 
 impl<'a> Walk<'a> {
-    fn new(first: &'a NFA, second: &'a NFA) -> Walk<'a> {
+    fn new(first: &'a NFA, second: &'a NFA, steps: &'a mut u64) -> Walk<'a> {
         let side = |nfa| Side { nfa, ahead: HashMap::new() };
         let start = (first.start_anchored(), second.start_anchored(), Beside::Edge);
         let asks = [first, second].into_iter().any(|nfa| {
@@ -356,8 +390,9 @@ impl<'a> Walk<'a> {
             first: side(first),
             second: side(second),
             pairs: vec![(start, 0, 0)],
-            seen: HashMap::from([(start, ())]),
+            seen: HashSet::from([start]),
             asks,
+            steps,
         }
     }
 
@@ -366,24 +401,25 @@ impl<'a> Walk<'a> {
         let mut at = 0;
         let mut lines = 0;
         while let Some(&((a, b, before), ..)) = self.pairs.get(at) {
-            self.first.look(a, before, Beside::Edge);
-            self.second.look(b, before, Beside::Edge);
+            self.first.look(a, before, Beside::Edge, self.steps);
+            self.second.look(b, before, Beside::Edge, self.steps);
             let accepts =
                 |side: &Side<'_>, state| side.ahead(state, before, Beside::Edge).is_some_and(|ahead| ahead.accepts);
             if accepts(&self.first, a) && accepts(&self.second, b) {
                 lines += 1;
                 match of(&self.spell(at)) {
                     Some(found) => return Walked::Found(found),
-                    None if lines == LINES_MAX => return Walked::TooMany,
+                    None if lines == LINES_MAX => return Walked::TooManyLines,
                     None => {}
                 }
             }
             let kinds = if self.asks { &Beside::BYTES[..] } else { &[Beside::Other] };
             for kind in kinds {
-                self.first.look(a, before, *kind);
-                self.second.look(b, before, *kind);
+                self.first.look(a, before, *kind, self.steps);
+                self.second.look(b, before, *kind, self.steps);
                 let ahead = (self.first.ahead(a, before, *kind), self.second.ahead(b, before, *kind));
                 let (Some(first), Some(second)) = ahead else { continue };
+                *self.steps = self.steps.saturating_sub(2 * first.ways.len() as u64 * second.ways.len() as u64);
                 // What people can read is gone through first.
                 for bytes in [READABLE, (0, 255)] {
                     for (from, to, next) in &first.ways {
@@ -392,15 +428,15 @@ impl<'a> Walk<'a> {
                             let to = *to.min(other_to).min(&bytes.1);
                             let Some(byte) = byte_between((from, to), self.asks.then_some(*kind)) else { continue };
                             let pair = (*next, *other_next, *kind);
-                            if self.seen.insert(pair, ()).is_none() {
+                            if self.seen.insert(pair) {
                                 self.pairs.push((pair, at, byte));
                             }
                         }
                     }
                 }
             }
-            if self.pairs.len() > PAIRS_MAX {
-                return Walked::TooMany;
+            if self.pairs.len() > PAIRS_MAX || *self.steps == 0 {
+                return Walked::TooMuch;
             }
             at += 1;
         }
@@ -459,6 +495,12 @@ mod tests {
             r"^login of (?P<user>.*) from (?P<ip>[0-9a-f.:]+)\b.*$",
             r"^(?:from ([0-9.]+) )?.*failed",
             r"<USER> from <IP> port",
+            r"failed.*\[(?P<ip>::ffff:[0-9.]+)\]",
+            r"^x .* from (?P<ip>(?:[0-9]{2,3}\.){3}[0-9]{2,3}) ",
+            r"at (\d+\.\d+\.\d+\.\d+:\d+)",
+            r"at (10\.[0-9.]+)",
+            r"^(?:from ([0-9.]+) |user .* )+$",
+            r"^login of (?P<alt_user>[^ ]*) from (?P<ip>[0-9.]+)(?: .*)?$",
             // Of one address they take a part.
             r"^bad .*<IP>",
             r"^bad .*([0-9.]{7,})$",
@@ -495,8 +537,8 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let (line, of, found) = shown(r"nginx.*404.*client: ([0-9.]+)", &[]);
-        assert_eq!(line, "x: nginx404client: 198.51.100.77 client: 192.0.2.1");
-        assert_eq!((of.as_deref(), found.as_str()), (Some("198.51.100.77"), "192.0.2.1"));
+        assert_eq!(line, "x: nginx404client: 192.0.2.1 client: 198.51.100.77");
+        assert_eq!((of.as_deref(), found.as_str()), (Some("192.0.2.1"), "198.51.100.77"));
         let (line, of, found) = shown(r"^(?:from ([0-9.]+) )?.*failed", &["x/y"]);
         assert_eq!(line, "x/y: from 198.51.100.77 failed");
         assert_eq!((of, found.as_str()), (None, "198.51.100.77"));
@@ -504,6 +546,11 @@ mod tests {
 
     #[test]
     fn what_cannot_be_decided_is_said_to_be() {
+        let nested = pattern(0, r"^(?:(?:a?){100}){100}from <IP>$", &["x"], 3);
+        assert_ne!(
+            steer(&nested),
+            Verdict::Steerable(CounterExample { line: String::new(), of: None, found: Address::parse(b"::").unwrap() })
+        );
         let large = r"^(?:[a-z ]{0,900}|from [0-9.]+){0,3}from ([0-9.]+)(?:[a-z]{0,900}x)?$";
         assert_ne!(steer(&pattern(0, large, &["x"], 3)), Verdict::Fixed);
     }
