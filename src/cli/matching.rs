@@ -211,8 +211,7 @@ impl<'a, W: Write> Search<'a, W> {
                 let failures = match &found.login {
                     // All of the log is of one time: what it tells twice it tells twice, however long it is.
                     Some(login) => {
-                        let login = login.on_host(record.host);
-                        self.logins.tell(client, &login, found.failures, Time::START, self.policy.rules.window)
+                        self.logins.tell(client, login, found.failures, Time::START, self.policy.rules.window)
                     }
                     None => found.failures,
                 };

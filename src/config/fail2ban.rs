@@ -62,7 +62,9 @@ pub fn translate_filter(name: &str, text: &str, include: impl Fn(&Path) -> Optio
             },
             None => (*regex).to_owned(),
         };
-        match translate(&joined) {
+        // One that is bound to no program sees the program's name in front.
+        let before = if programs.is_empty() { "[^ ]+: " } else { "" };
+        match translate(&joined.replace(PREFIX, before)) {
             Ok(regex) => translation.patterns.push(PatternSettings {
                 name: if index == 0 { name.to_owned() } else { format!("{name}-{}", index + 1) },
                 program: if joined.contains(PREFIX) { programs.clone() } else { Vec::new() },
@@ -222,9 +224,7 @@ fn translate(regex: &str) -> Result<String, &'static str> {
         }
     };
     while let Some(c) = rest.chars().next() {
-        if let Some(after) = rest.strip_prefix(PREFIX) {
-            rest = after;
-        } else if let Some(after) =
+        if let Some(after) =
             ["<HOST>", "<ADDR>", "<IP4>", "<IP6>", "<SUBNET>", "<CIDR>"].iter().find_map(|tag| rest.strip_prefix(tag))
         {
             out.push_str("<IP>");
@@ -280,15 +280,22 @@ fn programs_of(daemon: &str) -> Vec<String> {
             None => {}
         }
     }
-    let name = |way: &String| {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        let end = way.find(|c| !plain(c)).unwrap_or(way.len());
-        let repeated = way.get(end..).is_some_and(|rest| rest.starts_with(['?', '*', '{']));
-        let name = way.get(..end.saturating_sub(usize::from(repeated))).unwrap_or_default();
-        name.trim_end_matches('-').to_owned()
-    };
-    let names: Vec<String> = ways.iter().map(name).collect();
+    let names: Vec<String> = ways.iter().flat_map(|way| names_of(way)).collect();
     if names.iter().any(String::is_empty) { Vec::new() } else { names }
+}
+
+/// The names that one way begins with: both of `sshd(?:-session)?` and of `sshd?`.
+fn names_of(way: &str) -> Vec<String> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let (name, rest) = way.split_at(way.find(|c| !is_plain(c)).unwrap_or(way.len()));
+    let shorter = name.get(..name.len().saturating_sub(1)).unwrap_or_default();
+    let optional = rest.strip_prefix("(?:").or_else(|| rest.strip_prefix('(')).and_then(|rest| rest.strip_suffix(")?"));
+    match optional.filter(|optional| optional.chars().all(is_plain)) {
+        Some(optional) => vec![name.to_owned(), format!("{name}{optional}")],
+        None if rest == "?" => vec![shorter.to_owned(), name.to_owned()],
+        None if rest.starts_with(['?', '*', '{']) => vec![shorter.trim_end_matches('-').to_owned()],
+        None => vec![name.trim_end_matches('-').to_owned()],
+    }
 }
 
 /// A pattern as an entry of `syslog.patterns`.
@@ -325,6 +332,13 @@ mod tests {
     }
 
     #[test]
+    fn without_a_program_its_name_stands_in_front() {
+        let (patterns, _) =
+            translated("[Definition]\n_daemon = (?:x)?(?:a|b)\nfailregex = ^%(__prefix_line)sfailed <HOST>$\n");
+        assert_eq!(patterns, ["x  ^[^ ]+: failed <IP>$"]);
+    }
+
+    #[test]
     fn a_prefregex_goes_around_each_failregex() {
         let text = "[Definition]\n_daemon = (?:a-one|two)\nmode = hard\nwords-hard = ^x <HOST>$\n    y <HOST>\n\
                     prefregex = ^%(__prefix_line)swarning: <F-CONTENT>.+</F-CONTENT>$\nfailregex = <words-<mode>>\n";
@@ -351,9 +365,10 @@ mod tests {
     fn daemons_become_programs() {
         for (daemon, programs) in [
             (r"postfix(-\w+)?/\w+(?:/smtp[ds])?", "postfix"),
-            ("(?:dovecot(?:-auth)?|auth)", "dovecot,auth"),
+            ("(?:dovecot(?:-auth)?|auth)", "dovecot,dovecot-auth,auth"),
             ("(?:a)(?:b)", ""),
-            ("sshd?", "ssh"),
+            ("sshd?", "ssh,sshd"),
+            ("sshd(?:-session)?", "sshd,sshd-session"),
             (r"\S+", ""),
         ] {
             assert_eq!(programs_of(daemon).join(","), programs, "{daemon}");

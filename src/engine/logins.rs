@@ -8,8 +8,7 @@
 //! So for each login there is an account: who told how many failures of it. They count as often as whoever told of the most,
 //! which needs no order: a line adds to what counts only as far as it makes the most greater. Lines are of one login if
 //! they have the session in common that the daemon wrote in them; those without a session have the client in common. What
-//! one witness tells adds up. Of a session each host is a witness of its own, since a proxy and the server behind it both tell
-//! of it.
+//! one witness tells adds up; a proxy is another one than the server behind it, where a pattern says so.
 //!
 //! An account is closed when nothing was told of it for a while, and the quietest ones are when there are too many: then a line
 //! that comes later counts anew, which is what it would without any of this.
@@ -38,16 +37,6 @@ pub struct Login {
     pub session: u32,
     /// The module that tells; 0 where the pattern captures none.
     pub witness: u32,
-}
-
-impl Login {
-    /// The same, told by the program on that host.
-    pub fn on_host(self, host: &[u8]) -> Login {
-        if self.session == 0 {
-            return self;
-        }
-        Login { witness: short_hash((host, self.witness)), ..self }
-    }
 }
 
 /// A short hash, the same on every shard. Never 0.
@@ -173,9 +162,8 @@ mod tests {
         assert_eq!(counted(&[(auth, 1), (auth, 1), (auth, 1), (end, 3)]), 3);
         assert_eq!(counted(&[(end, 3), (auth, 1), (auth, 1), (auth, 1)]), 3);
         assert_eq!(counted(&[(auth, 1), (end, 3)]), 3, "a line was lost");
-        let (proxy, server) = (end.on_host(b"front"), end.on_host(b"back"));
-        assert_eq!(counted(&[(proxy, 3), (server, 3)]), 3, "a proxy and the server behind it");
-        assert_eq!(counted(&[(proxy, 3), (proxy, 3)]), 6, "which no daemon writes, but people who try it out do");
+        assert_eq!(counted(&[(login("s1", "proxy dest"), 3), (end, 3)]), 3, "a proxy and the server behind it");
+        assert_eq!(counted(&[(end, 3), (end, 3)]), 6, "which no daemon writes, but people who try it out do");
         assert_eq!(counted(&[(end, 3), (login("s2", ""), 2)]), 5);
         // A chain of two databases, both of which refuse.
         let other = login("s1", "sql");
@@ -188,7 +176,6 @@ mod tests {
         assert_eq!(counted(&[(dovecot, 1), (postfix, 1), (dovecot, 1), (postfix, 1)]), 2);
         assert_eq!(counted(&[(postfix, 1), (postfix, 1), (dovecot, 1), (dovecot, 1)]), 2);
         assert_eq!(counted(&[(postfix, 1), (postfix, 1)]), 2);
-        assert_eq!(counted(&[(postfix.on_host(b"mx1"), 3), (postfix.on_host(b"mx2"), 3)]), 6, "two servers");
     }
 
     #[test]

@@ -693,7 +693,6 @@ impl Core {
                 let client = client_of(found.address, &self.policy.rules);
                 self.evidence.keep(client, found.pattern, record.program, record.message, self.now);
                 let Match { pattern, severity, failures: count, login, .. } = found;
-                let login = login.map(|login| login.on_host(record.host));
                 let failure = Failure { client, count, pattern, severity, login };
                 match self.owner_hash.owner(client, self.shards) {
                     owner if owner == self.index => self.count(&failure),
