@@ -7,7 +7,6 @@ use super::api::Answered;
 use super::http::{self, Patient};
 use super::store::contents::TableName;
 use super::store::{self, Counts, Operation};
-use crate::engine::ban::FailureKind;
 use crate::engine::ban::{Act, Decision};
 use crate::engine::policy::Policy;
 use crate::shard::{Asked, ByStatus, Histogram, Report, Service, Told};
@@ -249,10 +248,12 @@ fn patterns(matched: &mut Vec<u64>, reports: &[&Report], policy: &Policy) {
         let pattern = label(at, &known.name);
         let matches = sum(|report| report.counters.matches.counts());
         let severity = known.severity.level().to_string();
-        let kind = known.kind.map_or("", FailureKind::name);
-        // What is new counts for the severity of now; what came under another stays there.
-        counter!("fail2ban_pattern_matches_total", "pattern" => pattern.clone(), "severity" => severity, "kind" => kind)
-            .increment(matches.saturating_sub(*matched));
+        // What is new counts for the severity and kind of now; what came under another stays there.
+        let new = matches.saturating_sub(*matched);
+        counter!("fail2ban_pattern_matches_total", "pattern" => pattern.clone(), "severity" => severity).increment(new);
+        if let Some(kind) = known.kind {
+            counter!("fail2ban_kind_matches_total", "kind" => kind.name()).increment(new);
+        }
         *matched = matches.max(*matched);
         let bans = sum(|report| report.counters.bans.counts());
         let current = sum(|report| report.banned_by.counts());
