@@ -28,7 +28,6 @@ pub(super) struct Candidate {
     name: Option<String>,
     /// The group that captures the address, by number.
     #[serde(default)]
-    #[schema(minimum = 1, maximum = 99)]
     ip_group: Option<u32>,
     /// Programs that it is for. Without any it sees `program[pid]: message` of all of them.
     #[serde(default)]
