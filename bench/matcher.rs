@@ -65,7 +65,8 @@ fn compile(written: &[Written], bound: bool) -> Matcher {
         // Unbound patterns see the program too, so theirs cannot begin the line.
         let regex = if bound { written.regex.clone() } else { written.regex.replacen('^', "", 1) };
         let severity = Severity::new(1).expect("1 is a severity");
-        let source = Source { regex: &regex, ip_group: None, severity, weight: 1, programs: &programs };
+        let source =
+            Source { regex: &regex, ip_group: None, severity, weight: 1, programs: &programs, refused_by: None };
         Pattern::compile(PatternId::new(n).expect("few"), &source).expect("a pattern of this bench compiles")
     });
     Matcher::new(patterns.collect())

@@ -7,7 +7,7 @@ mod harness;
 use harness::databases::{DatabaseServer as _, Postgres, using};
 use harness::operator::call;
 use harness::{Config, Directory, Http, Server, failed_login_message, need, record, run_command, tool, wait_for};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -190,8 +190,7 @@ fn wrong_input_is_named() {
 fn why_an_address_is_denied_is_one_call() {
     let server = Server::start(Config::new());
     let hostile = "<script>alert(1)</script>\u{1b}[2J";
-    let line =
-        format!("<38>Nov 24 12:00:00 mail dovecot: {}", failed_login_message(CLIENT, 1).replace("user", hostile));
+    let line = format!("<38>Nov 24 12:00:00 mail dovecot: {}", failed_login_message(CLIENT, 1).replace("bob", hostile));
     server.send_udp(vec![line; 4]);
     server.wait_for_failures(4);
     let explained = server.ok("GET", &format!("/api/explain?ip={CLIENT}"), "");
@@ -234,6 +233,53 @@ fn why_an_address_is_denied_is_one_call() {
     let actions: Vec<&str> =
         audit["audit"].as_array().unwrap().iter().map(|one| one["action"].as_str().unwrap()).collect();
     assert_eq!(actions, ["blacklist_add", "ban", "unban"], "{audit}");
+    server.stop();
+}
+
+#[test]
+fn a_pattern_is_tried_before_it_goes_live() {
+    let server = Server::start(Config::new());
+    let check = |body: Value| server.ok("POST", "/api/patterns/check", &body.to_string());
+    let open = check(json!({"regex": "auth failed.*rip=([0-9.]+)", "lines": ["x: auth failed rip=192.0.2.1", "y"]}));
+    assert_eq!((&open["usable"], &open["faults"]), (&true.into(), &json!([])), "{open}");
+    assert_eq!(
+        open["lines"],
+        json!([
+            {"matches": true, "ip_address": "192.0.2.1", "failures": 1},
+            {"matches": false, "ip_address": null, "failures": 0},
+        ])
+    );
+    assert!(open["warnings"][0]["message"].as_str().unwrap().starts_with("a client can have another one banned"));
+    // The line that shows it works.
+    let shown = &open["counter_example"];
+    let again = check(json!({"regex": "auth failed.*rip=([0-9.]+)", "lines": [shown["line"]]}));
+    assert_eq!(again["lines"][0]["ip_address"], shown["found"], "{shown}");
+    assert_ne!(shown["found"], shown["of"]);
+
+    let right = check(json!({
+        "regex": "^login of <USER> from <IP> failed$", "program": ["widget"],
+        "examples": ["widget: login of x from 203.0.113.9 from 192.0.2.1 failed => 192.0.2.1", "widget: login => none"],
+    }));
+    assert_eq!((&right["usable"], &right["warnings"]), (&true.into(), &json!([])), "{right}");
+    assert_eq!(right["counter_example"], Value::Null);
+    for (body, key, says) in [
+        (json!({"regex": "("}), "regex", "does not compile"),
+        (json!({"regex": "(x)?"}), "regex", "matches an empty line"),
+        (json!({"regex": "x"}), "regex", "has no group"),
+        (json!({"regex": "((a{100}){100}){100}"}), "regex", "smaller repetitions"),
+        (json!({"regex": "^<IP>$", "program": ["a b"]}), "program", "name of a program"),
+        (json!({"regex": "^<IP>$", "examples": ["x: 192.0.2.1 => 192.0.2.2"]}), "examples", "is not matched"),
+    ] {
+        let said = check(body);
+        let fault = &said["faults"][0];
+        assert_eq!((&said["usable"], &fault["key"]), (&false.into(), &key.into()), "{said}");
+        assert!(fault["message"].as_str().unwrap().contains(says), "{said}");
+    }
+    let (status, _) = server.call("POST", "/api/patterns/check", r#"{"regexx": "x"}"#);
+    assert_eq!(status, 400);
+    // Nothing of it is in force.
+    server.fail("192.0.2.1", 4);
+    assert_eq!(server.status("192.0.2.1"), 200);
     server.stop();
 }
 

@@ -144,24 +144,38 @@ fn match_finds_the_captured_failures_in_both_timestamp_styles() {
             let hit: Value = serde_json::from_str(line).expect("one JSON object");
             // Exactly these keys, in this order, with nothing between them.
             let expected = format!(
-                r#"{{"line":{},"pattern":{},"ip":{},"severity":{},"program":{},"failures":{}}}"#,
-                hit["line"], hit["pattern"], hit["ip"], hit["severity"], hit["program"], hit["failures"]
+                r#"{{"line":{},"pattern":{},"ip":{},"severity":{},"kind":{},"program":{},"failures":{},"told":{}}}"#,
+                hit["line"],
+                hit["pattern"],
+                hit["ip"],
+                hit["severity"],
+                hit["kind"],
+                hit["program"],
+                hit["failures"],
+                hit["told"]
             );
             assert_eq!(line, expected);
             let number = hit["line"].as_u64().expect("a number") as usize;
             let source = log.split(|b| *b == b'\n').nth(number - 1).expect("a line of the log");
             let source = String::from_utf8_lossy(source);
             assert!(source.contains(hit["program"].as_str().expect("text")), "{number}: {source}\n{line}");
-            *failures.entry(hit["ip"].as_str().expect("text").to_owned()).or_default() +=
-                hit["failures"].as_u64().expect("a number");
+            if hit["kind"] == "auth" {
+                *failures.entry(hit["ip"].as_str().expect("text").to_owned()).or_default() +=
+                    hit["failures"].as_u64().expect("a number");
+            }
         }
         let failures: BTreeMap<&str, u64> = failures.iter().map(|(ip, count)| (ip.as_str(), *count)).collect();
         assert_eq!(failures, truth, "{name}");
         let lines = log.iter().filter(|b| **b == b'\n').count();
-        let summary = format!("{lines} lines, 55 matched with 57 failures, ");
+        let summary = format!("{lines} lines, 116 matched with 62 failures, ");
         assert!(err(&output).starts_with(&summary), "{}", err(&output));
-        assert!(err(&output).contains("34 lines,         36 failures  dovecot-login\n"), "{}", err(&output));
-        assert!(err(&output).contains("21 lines,         21 failures  postfix-sasl\n"), "{}", err(&output));
+        assert!(
+            err(&output).contains("        52 failures more that other lines had told of already\n"),
+            "{}",
+            err(&output)
+        );
+        assert!(err(&output).contains("34 lines,          4 failures  dovecot-login\n"), "{}", err(&output));
+        assert!(err(&output).contains("52 lines,         45 failures  dovecot-auth\n"), "{}", err(&output));
 
         // With a priority before each line, and through standard input, the same comes out.
         let text = String::from_utf8(log).expect("UTF-8");
@@ -175,7 +189,7 @@ fn match_finds_the_captured_failures_in_both_timestamp_styles() {
     }
     assert_eq!(renderings[0], renderings[1], "one scenario, two styles");
     assert!(renderings[0].contains(
-        &r#""pattern":"dovecot-login","ip":"127.0.0.2","severity":3,"program":"dovecot","failures":1}"#.to_owned()
+        &r#""pattern":"dovecot-login","ip":"127.0.0.2","severity":3,"kind":"auth","program":"dovecot","failures":0,"told":1}"#.to_owned()
     ));
 }
 
@@ -184,11 +198,15 @@ fn match_prints_a_table_for_people() {
     let path = golden("rsyslog.iso.lines");
     let output = match_log(&["--format", "text", path.to_str().expect("a path in UTF-8")], b"");
     assert_status(&output, 0);
-    assert_eq!(out(&output).lines().count(), 55);
-    let first = out(&output).lines().next().expect("a line");
+    assert_eq!(out(&output).lines().count(), 116);
+    let said: Vec<String> =
+        out(&output).lines().take(2).map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
     assert_eq!(
-        first.split_whitespace().collect::<Vec<_>>().join(" "),
-        "13 127.0.0.2 1 × dovecot-login (severity 3, dovecot)"
+        said,
+        [
+            "12 127.0.0.2 1 × dovecot-auth (auth, severity 3, dovecot)",
+            "13 127.0.0.2 0 × dovecot-login (auth, severity 3, dovecot, known from other lines)"
+        ]
     );
     assert_status(&match_log(&["--format", "xml", "-"], b""), 2);
 }
@@ -231,7 +249,7 @@ fn match_takes_any_bytes() {
     assert_eq!(said, "3 lines, 1 matched with 1 failures");
     assert_eq!(
         hits,
-        "{\"line\":2,\"pattern\":\"dovecot-login\",\"ip\":\"192.0.2.1\",\"severity\":3,\"program\":\"dovecot\",\"failures\":1}\n"
+        "{\"line\":2,\"pattern\":\"dovecot-login\",\"ip\":\"192.0.2.1\",\"severity\":3,\"kind\":\"auth\",\"program\":\"dovecot\",\"failures\":1,\"told\":1}\n"
     );
 
     // A line of five megabytes, and the ones around it; the last has no end.
@@ -342,4 +360,122 @@ fn whoever_stops_listening_gets_no_complaint() {
     let (first, status, said) = listen_to_one_line(&directory, &["config"]);
     assert!(first.starts_with("# "), "{first}");
     assert_eq!((status, said.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn match_explains_one_line() {
+    let log = "<22>Nov 22 17:33:44 mail1 dovecot: imap-login: Login: user=<bob>, rip=192.0.2.1\n\
+               <22>Nov 22 17:33:44 mail1 postfix/smtpd[7]: warning: unknown[192.0.2.9]: SASL LOGIN authentication failed: x\n\
+               kernel: nothing\n";
+    let explain = |line: &str| match_log(&["--explain", line, "-"], log.as_bytes());
+    let output = explain("2");
+    assert_status(&output, 0);
+    let said = out(&output);
+    for part in [
+        "  program  postfix/smtpd\n  pid      7\n  message  warning: unknown[192.0.2.9]: SASL LOGIN",
+        "\npostfix-sasl matches\n  ip       192.0.2.9\n",
+        "\npostfix-sasl-bare does not match\n  has ",
+        "  lacks    \"warning: SASL authentication failed: authentication failure [\"",
+        "so it counts as 1 failure of 192.0.2.9 by postfix-sasl, unless other lines told of the same\n",
+    ] {
+        assert!(said.contains(part), "{part:?} in\n{said}");
+    }
+    assert!(out(&explain("1")).ends_with("\nso nothing counts\n"));
+    assert!(
+        out(&explain("3")).ends_with("\nso no pattern is for this program, so nothing counts\n"),
+        "{}",
+        out(&explain("3"))
+    );
+    let output = explain("4");
+    assert_status(&output, 1);
+    assert_eq!(err(&output), "mailfail2ban: - has 3 lines, so no line 4\n");
+    assert_status(&explain("0"), 2);
+}
+
+#[test]
+fn match_prints_what_looks_like_a_failure_and_is_none() {
+    let log = format!(
+        "{}\n<22>Nov 22 17:33:44 mail1 dovecot: imap-login: Error: something failed for 192.0.2.1\n\
+         <22>Nov 22 17:33:44 mail1 cron: failed\n<22>Nov 22 17:33:44 mail1 dovecot: imap-login: Login: user=<bob>\n",
+        failed_login("192.0.2.1")
+    );
+    let output = match_log(&["--missed", "-"], log.as_bytes());
+    assert_status(&output, 0);
+    assert_eq!(
+        out(&output),
+        "{\"line\":2,\"program\":\"dovecot\",\"message\":\"imap-login: Error: something failed for 192.0.2.1\"}\n"
+    );
+    assert!(err(&output).contains("         1 look like failures, and nothing matched\n"), "{}", err(&output));
+    assert_status(&match_log(&["--missed", "--explain", "1", "-"], b""), 2);
+}
+
+#[test]
+fn patterns_are_listed_and_can_be_written_into_a_configuration() {
+    let directory = Directory::new();
+    let output = run(&directory.0, &["patterns"], b"");
+    assert_status(&output, 0);
+    let lines: Vec<&str> = out(&output).lines().collect();
+    assert!(lines[0].starts_with("NAME ") && lines[1].starts_with("dovecot-login "), "{}", out(&output));
+    let output = run(&directory.0, &["patterns", "postfix-sasl"], b"");
+    assert!(out(&output).contains("\n  written by Postfix ") && out(&output).contains("\n  regex      ^warning: "));
+    let output = run(&directory.0, &["patterns", "no-such", "postfix-sasl"], b"");
+    assert_status(&output, 2);
+    assert!(err(&output).starts_with("mailfail2ban: no pattern is called no-such; "), "{}", err(&output));
+
+    // What is printed means the same where it is put.
+    for (arguments, count) in
+        [(&["patterns", "--yaml"][..], "32 patterns"), (&["patterns", "--yaml", "sogo-login"], "1 pattern")]
+    {
+        let output = run(&directory.0, arguments, b"");
+        assert_status(&output, 0);
+        directory.file("config.yaml", out(&output));
+        let checked = run(&directory.0, &["check"], b"");
+        assert_status(&checked, 0);
+        assert!(out(&checked).contains(&format!("the configuration is right: {count},")), "{}", out(&checked));
+        assert_eq!(err(&checked), "");
+    }
+}
+
+#[test]
+fn check_shows_how_a_client_can_have_another_one_banned() {
+    let directory = Directory::new();
+    let pattern = "syslog:\n  patterns:\n    - name: web\n      regex: 'nginx.*404.*client: ([0-9.]+)'\n";
+    directory.file("config.yaml", pattern);
+    let output = run(&directory.0, &["check"], b"");
+    assert_status(&output, 0);
+    let said = err(&output);
+    let warning = "mailfail2ban: warning: config.yaml:4: syslog.patterns[0].regex: a client can have another one banned: the line \"";
+    assert!(said.starts_with(warning), "{said}");
+    // The line that it shows works.
+    let (line, rest) = said.strip_prefix(warning).and_then(|rest| rest.split_once('"')).expect("a line");
+    let found = rest.split_once("but ").and_then(|(_, rest)| rest.split_once(' ')).expect("an address").0;
+    let output = run(&directory.0, &["match", "-"], line.as_bytes());
+    assert!(out(&output).contains(&format!("\"pattern\":\"web\",\"ip\":\"{found}\",")), "{line}: {}", out(&output));
+
+    directory.file("config.yaml", format!("{pattern}  strict: true\n"));
+    let output = run(&directory.0, &["check"], b"");
+    assert_status(&output, 2);
+    assert!(err(&output).contains("config.yaml:4: syslog.patterns[0].regex: a client can have"), "{}", err(&output));
+}
+
+#[test]
+fn a_filter_of_fail2ban_becomes_patterns() {
+    let directory = Directory::new();
+    directory.file(
+        "widget.conf",
+        "[INCLUDES]\nbefore = common.conf\n\n[Definition]\n_daemon = widget\n\
+         failregex = ^%(__prefix_line)slogin of <F-USER>.*</F-USER> from <HOST> refused$\n            \
+         ^%(__prefix_line)sbad .*<HOST>\n            ^%(__prefix_line)s(?<!x)<HOST>$\nignoreregex =\n",
+    );
+    let output = run(&directory.0, &["import-fail2ban", "widget.conf"], b"");
+    assert_status(&output, 0);
+    let said = err(&output);
+    assert!(said.contains("left out: ^(?<!x)<IP>$: the regex does not compile: look-around"), "{said}");
+    assert!(said.contains("warning: widget-2: a client can have another one banned"), "{said}");
+    assert!(said.ends_with("mailfail2ban: 2 patterns from widget.conf, 1 left out\n"), "{said}");
+    directory.file("config.yaml", out(&output));
+    let output = run(&directory.0, &["match", "-"], b"widget[3]: login of x from 203.0.113.9 from 192.0.2.1 refused\n");
+    assert!(out(&output).contains("\"pattern\":\"widget\",\"ip\":\"192.0.2.1\""), "{}\n{}", out(&output), err(&output));
+    let output = run(&directory.0, &["import-fail2ban", "none.conf"], b"");
+    assert_status(&output, 1);
 }

@@ -104,12 +104,16 @@ fn defaults_are_the_documented_ones() {
     assert_eq!((api.rate_limiting.enabled, api.rate_limiting.requests_per_minute), (true, 60));
 
     let names: Vec<&str> = s.syslog.patterns.iter().map(|p| p.name.as_str()).collect();
-    assert_eq!(names, ["dovecot-login", "postfix-sasl", "postfix-sasl-bare", "sogo-login", "sogo-login-failed"]);
+    assert!(["dovecot-login", "postfix-sasl", "sogo-login", "sshd-login"].iter().all(|name| names.contains(name)));
+    let off: Vec<&str> = s.syslog.patterns.iter().filter(|p| !p.enabled).map(|p| p.name.as_str()).collect();
+    assert_eq!(off, ["roundcube-login-old"]);
+    assert_eq!((s.syslog.kinds.as_slice(), s.syslog.strict), (&["auth".to_owned(), "abuse".to_owned()][..], false));
     for pattern in &s.syslog.patterns {
-        assert!(pattern.enabled && !pattern.program.is_empty() && !pattern.examples.is_empty(), "{}", pattern.name);
+        assert!(!pattern.program.is_empty() && !pattern.versions.is_empty(), "{}", pattern.name);
+        assert!(pattern.examples.iter().any(|example| !example.ends_with(" => none")), "{}", pattern.name);
         assert!(pattern.regex.starts_with('^') && pattern.regex.contains("(?P<ip>"), "{}", pattern.name);
-        assert_eq!((pattern.ip_group, pattern.weight, pattern.line), (None, 1, None));
-        assert!(!pattern.description.is_empty() && pattern.severity > 1);
+        assert_eq!((pattern.ip_group, pattern.weight <= 1, pattern.line), (None, true, None));
+        assert!(!pattern.description.is_empty() && !pattern.description.contains('\n'));
     }
 }
 
@@ -121,8 +125,9 @@ fn the_committed_file_is_the_document_and_means_the_defaults() {
     assert_eq!(settings, Settings::default());
     assert_eq!(settings.warnings, []);
     // The built-in patterns stand nowhere, those of the file have their lines.
-    let line = settings.syslog.patterns[0].line.unwrap();
-    assert!(document().lines().nth(line - 1).unwrap().contains("- name: dovecot-login"));
+    assert_eq!(settings.syslog.patterns[0].line, None);
+    let listed = good("syslog:\n  patterns:\n    - name: a\n      regex: '(b)'\n");
+    assert_eq!(listed.syslog.patterns[0].line, Some(3));
 }
 
 #[test]
@@ -130,7 +135,10 @@ fn the_document_has_every_setting_and_fits_a_page() {
     let document = document();
     for row in SETTINGS {
         let indent = "  ".repeat(row.key.matches('.').count());
-        assert!(document.lines().any(|line| line.starts_with(&format!("{indent}{}:", row.name()))), "{}", row.key);
+        // The built-in patterns have a file of their own.
+        let hash = if row.key == "syslog.patterns" { "# " } else { "" };
+        let begins = format!("{indent}{hash}{}:", row.name());
+        assert!(document.lines().any(|line| line.starts_with(&begins)), "{}", row.key);
     }
     for row in PATTERN_KEYS {
         assert!(document.contains(&format!("  #   {}: ", row.key)), "{}", row.key);
@@ -570,12 +578,21 @@ syslog:
     assert_eq!(s.warnings, []);
 }
 
+/// Patterns that are built in.
+const BUILT_IN: usize = 51;
+
 #[test]
 fn patterns_in_the_file_replace_the_built_in_ones() {
     let s = good("syslog:\n  patterns: []\n");
     assert!(s.syslog.patterns.is_empty());
     assert_eq!(warnings(&s), ["line 2: syslog.patterns: no pattern is enabled, so no failed login will be recognised"]);
-    assert_eq!(good("syslog:\n  protocol: udp\n").syslog.patterns.len(), 5);
+    assert_eq!(good("syslog:\n  protocol: udp\n").syslog.patterns.len(), BUILT_IN);
+    let with = good(
+        "syslog:\n  with_default_patterns: true\n  patterns: [{name: sogo-login, regex: '(x)'}, {name: a, regex: '(x)'}]\n",
+    );
+    let named = |name: &str| with.syslog.patterns.iter().filter(|pattern| pattern.name == name).count();
+    assert_eq!((with.syslog.patterns.len(), named("sogo-login"), named("a")), (BUILT_IN + 1, 1, 1));
+    assert_eq!(with.syslog.patterns[0].regex, "(x)");
 }
 
 #[test]
@@ -591,7 +608,7 @@ fn wrong_patterns_are_faults() {
             "severity: high",
             "3 syslog.patterns[0].severity: expected a whole number from 1 to 6, found the text \"high\"",
         ),
-        ("weight: 0", "3 syslog.patterns[0].weight: expected a whole number from 1 to 10000, found the number 0"),
+        ("weight: -1", "3 syslog.patterns[0].weight: expected a whole number from 0 to 10000, found the number -1"),
         ("enabled: 1", "3 syslog.patterns[0].enabled: expected true or false, found the number 1"),
         ("description: 5", "3 syslog.patterns[0].description: expected a text, found the number 5; put it in quotes"),
         ("program: 5", "3 syslog.patterns[0].program: expected a text or a list of texts, found the number 5"),
@@ -604,7 +621,7 @@ fn wrong_patterns_are_faults() {
         ("ip-group: 1", "3 syslog.patterns[0].ip-group: there is no such key; did you mean `ip_group`?"),
         (
             "x: 1",
-            "3 syslog.patterns[0].x: there is no such key; a pattern has name, regex, ip_group, severity, description, program, enabled, weight, examples",
+            "3 syslog.patterns[0].x: there is no such key; a pattern has name, regex, ip_group, severity, description, kind, versions, program, enabled, weight, refused_by, examples",
         ),
     ] {
         assert_eq!(one(entry), want, "{entry}");
@@ -735,7 +752,7 @@ fn the_api_is_set_up_in_the_file_or_the_environment() {
     // Nothing that is printed shows a secret.
     let shown = format!("{s:?}");
     assert!(
-        !["argon2id", "s3cret", "other", "0123456789abcdef"].iter().any(|secret| shown.contains(secret)),
+        !["argon2id", "s3cret", "\"other\"", "0123456789abcdef"].iter().any(|secret| shown.contains(secret)),
         "{shown}"
     );
 
@@ -925,6 +942,7 @@ fn every_setting_can_be_overridden() {
         let text = match default {
             "[]" | "\"\"" => "",
             "[127.0.0.0/8, '::1']" => "127.0.0.0/8, ::1",
+            "[auth, abuse]" => "auth,abuse",
             other => other,
         };
         let settings = read("", &[(&row.environment_name(), text)]).unwrap_or_else(|faults| panic!("{faults}"));

@@ -1,12 +1,14 @@
 //! `match`: what would the configured patterns have found in this log?
 
-use super::Format;
+use super::{Format, missed};
 use crate::control::RunFault;
 use crate::control::publish::Publisher;
-use crate::engine::ban::PatternId;
-use crate::engine::matcher::{Found, Match};
+use crate::engine::ban::{FailureKind, PatternId, client_of};
+use crate::engine::logins::Logins;
+use crate::engine::matcher::{Found, Match, Scratch};
 use crate::engine::policy::Policy;
 use crate::engine::table::hash_key;
+use crate::engine::time::Time;
 use crate::wire::syslog::{Record, decode_logged};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -22,6 +24,17 @@ const LINE_BYTES_MAX: usize = 1 << 20;
 /// How much is read from the file at once.
 const READ_BYTES: usize = 1 << 18;
 
+/// Failed logins of which it is known how often they were told, for a log of any length.
+const LOGINS_MAX: usize = 1 << 20;
+
+/// What is to be printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    Matches,
+    /// Lines that look like failures and that nothing matched.
+    Missed,
+}
+
 /// How often the progress bar is looked after, in lines.
 const LINES_PER_PROGRESS: u64 = 4096;
 
@@ -32,8 +45,20 @@ struct Hit<'a> {
     pattern: &'a str,
     ip: String,
     severity: u8,
+    kind: &'a str,
     program: &'a str,
+    /// How many failures count.
     failures: u32,
+    /// How many the line tells of: more, if other lines told of them before.
+    told: u32,
+}
+
+/// One line that nothing matched, though it looks like a failure, as it is printed.
+#[derive(Serialize)]
+struct Missed<'a> {
+    line: u64,
+    program: &'a str,
+    message: &'a str,
 }
 
 /// What was found, for the summary.
@@ -42,6 +67,9 @@ struct Summary {
     lines: u64,
     matched: u64,
     failures: u64,
+    /// Failures that other lines had told of.
+    known: u64,
+    missed: u64,
     malformed: u64,
     no_address: u64,
     /// Lines and failures by pattern.
@@ -53,9 +81,33 @@ struct Summary {
 /// # Errors
 ///
 /// If the configuration is faulty, or the log cannot be read.
-pub fn run(config: &Path, file: &Path, format: Format) -> Result<(), RunFault> {
+pub fn run(config: &Path, file: &Path, format: Format, wanted: Wanted) -> Result<(), RunFault> {
     // The key of the hash is of no use here: nobody else sees these tables.
     let (_, policy) = Publisher::new(1, hash_key(0)).load(config)?;
+    let unreadable = |why: io::Error| RunFault::Machine(vec![format!("cannot read {}: {why}", file.display())]);
+    let Log { reader, bytes } = open_log(file)?;
+    let progress = progress_bar(bytes);
+    let log = BufReader::with_capacity(READ_BYTES, progress.wrap_read(reader));
+    let started = started();
+    let out = BufWriter::with_capacity(READ_BYTES, io::stdout().lock());
+    let mut search = Search::new(out, &policy, format, wanted);
+    let searched = search.run(log, &progress);
+    progress.finish_and_clear();
+    searched.map_err(unreadable)?;
+    let summary = search.summary;
+    eprint!("{}", summary.print(&policy, started.elapsed().as_secs_f64()));
+    Ok(())
+}
+
+/// A log that is open.
+pub struct Log {
+    pub reader: BufReader<Box<dyn Read>>,
+    /// How long it is, if it has an end.
+    bytes: Option<u64>,
+}
+
+/// Opens a log, or standard input for `-`.
+pub fn open_log(file: &Path) -> Result<Log, RunFault> {
     let unreadable = |why: io::Error| RunFault::Machine(vec![format!("cannot read {}: {why}", file.display())]);
     let (log, bytes): (Box<dyn Read>, Option<u64>) = if file.as_os_str() == "-" {
         (Box::new(io::stdin()), None)
@@ -67,15 +119,7 @@ pub fn run(config: &Path, file: &Path, format: Format) -> Result<(), RunFault> {
         }
         (Box::new(file), metadata.is_file().then_some(metadata.len()))
     };
-    let progress = progress_bar(bytes);
-    let log = BufReader::with_capacity(READ_BYTES, progress.wrap_read(log));
-    let started = started();
-    let out = BufWriter::with_capacity(READ_BYTES, io::stdout().lock());
-    let searched = search(log, out, &policy, format, &progress);
-    progress.finish_and_clear();
-    let summary = searched.map_err(unreadable)?;
-    eprint!("{}", summary.print(&policy, started.elapsed().as_secs_f64()));
-    Ok(())
+    Ok(Log { reader: BufReader::with_capacity(READ_BYTES, log), bytes })
 }
 
 #[expect(
@@ -98,50 +142,136 @@ fn progress_bar(bytes: Option<u64>) -> ProgressBar {
     bar.with_style(style)
 }
 
-fn search(
-    mut log: impl BufRead,
-    mut out: impl Write,
-    policy: &Policy,
+/// What is looked for in a log.
+struct Search<'a, W> {
+    out: W,
+    policy: &'a Policy,
+    scratch: Scratch,
     format: Format,
-    progress: &ProgressBar,
-) -> io::Result<Summary> {
-    let mut scratch = policy.matcher.scratch();
-    let mut summary = Summary::default();
-    let mut line = Vec::new();
-    while read_line(&mut log, &mut line)? {
-        summary.lines += 1;
-        if summary.lines.is_multiple_of(LINES_PER_PROGRESS) {
-            progress.tick();
+    wanted: Wanted,
+    logins: Logins,
+    summary: Summary,
+}
+
+impl<'a, W: Write> Search<'a, W> {
+    fn new(out: W, policy: &'a Policy, format: Format, wanted: Wanted) -> Search<'a, W> {
+        Search {
+            out,
+            policy,
+            scratch: policy.matcher.scratch(),
+            format,
+            wanted,
+            logins: Logins::new(LOGINS_MAX, hash_key(0)),
+            summary: Summary::default(),
         }
+    }
+
+    fn run(&mut self, mut log: impl BufRead, progress: &ProgressBar) -> io::Result<()> {
+        let mut line = Vec::new();
+        while read_line(&mut log, &mut line)? {
+            self.summary.lines += 1;
+            if self.summary.lines.is_multiple_of(LINES_PER_PROGRESS) {
+                progress.tick();
+            }
+            match self.look(&line) {
+                // Whoever reads has had enough.
+                Err(why) if why.kind() == ErrorKind::BrokenPipe => return Ok(()),
+                looked => looked?,
+            }
+        }
+        match self.out.flush() {
+            Err(why) if why.kind() == ErrorKind::BrokenPipe => Ok(()),
+            flushed => flushed,
+        }
+    }
+
+    fn look(&mut self, line: &[u8]) -> io::Result<()> {
         if line.is_empty() {
-            continue;
+            return Ok(());
         }
-        let Ok(record) = decode_logged(&line) else {
-            summary.malformed += 1;
-            continue;
+        let Ok(record) = decode_logged(line) else {
+            self.summary.malformed += 1;
+            return Ok(());
         };
-        match policy.matcher.find(&mut scratch, record.program, record.pid, record.message) {
-            Found::NotWatched | Found::Nothing => {}
-            Found::NoAddress(_) => summary.no_address += 1,
-            Found::Match(found) => {
-                summary.matched(&found);
-                match print(&mut out, summary.lines, policy, &record, &found, format) {
-                    // Whoever reads has had enough.
-                    Err(why) if why.kind() == ErrorKind::BrokenPipe => return Ok(summary),
-                    printed => printed?,
+        let found = self.policy.matcher.find(&mut self.scratch, record.program, record.pid, record.message);
+        match found {
+            Found::NotWatched | Found::Nothing => {
+                if self.wanted == Wanted::Missed && missed::looks_like_a_failure(record.program, record.message) {
+                    self.summary.missed += 1;
+                    self.print_missed(&record)?;
                 }
+                Ok(())
+            }
+            Found::NoAddress(_) => {
+                self.summary.no_address += 1;
+                Ok(())
+            }
+            Found::Match(found) => {
+                let client = client_of(found.address, &self.policy.rules);
+                let failures = match &found.login {
+                    // All of the log is of one time: what it tells twice it tells twice, however long it is.
+                    Some(login) => {
+                        self.logins.tell(client, login, found.failures, Time::START, self.policy.rules.window)
+                    }
+                    None => found.failures,
+                };
+                self.summary.matched(&found, failures);
+                if self.wanted == Wanted::Matches { self.print(&record, &found, failures) } else { Ok(()) }
             }
         }
     }
-    match out.flush() {
-        Err(why) if why.kind() == ErrorKind::BrokenPipe => {}
-        flushed => flushed?,
+
+    fn print(&mut self, record: &Record<'_>, found: &Match, failures: u32) -> io::Result<()> {
+        let program = String::from_utf8_lossy(record.program);
+        let hit = Hit {
+            line: self.summary.lines,
+            pattern: self.policy.name(found.pattern),
+            ip: found.address.to_string(),
+            severity: found.severity.level(),
+            kind: self.policy.kind(found.pattern).map_or("", FailureKind::name),
+            program: &program,
+            failures,
+            told: found.failures.max(1),
+        };
+        match self.format {
+            Format::Json => self.print_json(&hit),
+            Format::Text => {
+                let program = program.escape_debug();
+                let again = match found.failures {
+                    0 => ", does not count",
+                    told if failures < told => ", known from other lines",
+                    _ => "",
+                };
+                writeln!(
+                    self.out,
+                    "{:>8}  {:<39}  {:>3} × {} ({}, severity {}, {program}{again})",
+                    hit.line, hit.ip, hit.failures, hit.pattern, hit.kind, hit.severity
+                )
+            }
+        }
     }
-    Ok(summary)
+
+    fn print_missed(&mut self, record: &Record<'_>) -> io::Result<()> {
+        let text = String::from_utf8_lossy;
+        let (program, message) = (text(record.program), text(record.message));
+        let missed = Missed { line: self.summary.lines, program: &program, message: &message };
+        match self.format {
+            Format::Json => self.print_json(&missed),
+            Format::Text => {
+                let (program, message) = (program.escape_debug(), message.escape_debug());
+                writeln!(self.out, "{:>8}  {program}: {message}", missed.line)
+            }
+        }
+    }
+
+    fn print_json(&mut self, line: &impl Serialize) -> io::Result<()> {
+        serde_json::to_writer(&mut self.out, line)?;
+        self.out.write_all(b"\n")
+    }
 }
 
 /// Reads the next line without its end; false at the end of the log. The rest of a line that is too long is skipped.
-fn read_line(log: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
+pub fn read_line(log: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
     line.clear();
     let mut any = false;
     loop {
@@ -165,46 +295,14 @@ fn read_line(log: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<bool> {
     }
 }
 
-fn print(
-    out: &mut impl Write,
-    line: u64,
-    policy: &Policy,
-    record: &Record<'_>,
-    found: &Match,
-    format: Format,
-) -> io::Result<()> {
-    let program = String::from_utf8_lossy(record.program);
-    let hit = Hit {
-        line,
-        pattern: policy.name(found.pattern),
-        ip: found.address.to_string(),
-        severity: found.severity.level(),
-        program: &program,
-        failures: found.failures,
-    };
-    match format {
-        Format::Json => {
-            serde_json::to_writer(&mut *out, &hit)?;
-            out.write_all(b"\n")
-        }
-        Format::Text => {
-            let program = program.escape_debug();
-            writeln!(
-                out,
-                "{:>8}  {:<39}  {:>3} × {} (severity {}, {program})",
-                hit.line, hit.ip, hit.failures, hit.pattern, hit.severity
-            )
-        }
-    }
-}
-
 impl Summary {
-    fn matched(&mut self, found: &Match) {
+    fn matched(&mut self, found: &Match, counted: u32) {
         self.matched += 1;
-        self.failures += u64::from(found.failures);
+        self.failures += u64::from(counted);
+        self.known += u64::from(found.failures - counted);
         let (lines, failures) = self.by_pattern.entry(found.pattern).or_default();
         *lines += 1;
-        *failures += u64::from(found.failures);
+        *failures += u64::from(counted);
     }
 
     fn print(&self, policy: &Policy, seconds: f64) -> String {
@@ -214,6 +312,8 @@ impl Summary {
             self.lines, self.matched, self.failures
         );
         for (what, count) in [
+            ("failures more that other lines had told of already", self.known),
+            ("look like failures, and nothing matched", self.missed),
             ("matched, but with no address where it should be", self.no_address),
             ("could not be read as log records", self.malformed),
         ] {

@@ -1,8 +1,12 @@
 //! What people type.
 
 mod check;
+mod import;
+mod line;
 mod matching;
+mod missed;
 mod operate;
+mod patterns;
 mod remote;
 mod table;
 
@@ -59,12 +63,37 @@ enum Command {
     /// Try the configured patterns on a log file
     ///
     /// For every line that tells of failed logins, one JSON object goes to standard output; a summary of all lines
-    /// goes to standard error.
+    /// goes to standard error. A failure that several lines tell of counts once.
     Match {
         /// How to print what matched
         #[arg(long, value_enum, default_value_t = Format::Json)]
         format: Format,
+        /// Print lines of known mail programs that look like failures and that nothing matched, instead
+        #[arg(long, conflicts_with = "explain")]
+        missed: bool,
+        /// Say what becomes of this line, counted from 1, and why, instead
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        explain: Option<u64>,
         /// The log file; - is standard input
+        file: PathBuf,
+    },
+    /// List the patterns that are built in
+    ///
+    /// With names, everything about these.
+    Patterns {
+        /// Print them as they would stand in a configuration
+        #[arg(long)]
+        yaml: bool,
+        /// Only the patterns of these names
+        names: Vec<String>,
+    },
+    /// Translate a filter of fail2ban into patterns
+    ///
+    /// The patterns go to standard output, as they would stand in a configuration; what cannot be said in RE2's syntax, or is
+    /// of no use here, goes to standard error.
+    #[command(name = "import-fail2ban")]
+    ImportFail2ban {
+        /// The filter, such as /etc/fail2ban/filter.d/postfix.conf; files that it includes are looked for beside it
         file: PathBuf,
     },
     /// Print a configuration with every setting, its default and its reason
@@ -94,9 +123,20 @@ pub fn main() -> ExitCode {
             located(arguments.config).map_err(RunFault::from).and_then(|path| control::run(&path, about))
         }
         Some(Command::Check) => located(arguments.config).and_then(|path| check::run(&path)).map_err(RunFault::from),
-        Some(Command::Match { format, file }) => {
-            located(arguments.config).map_err(RunFault::from).and_then(|path| matching::run(&path, &file, format))
+        Some(Command::Match { format, missed, explain, file }) => {
+            located(arguments.config).map_err(RunFault::from).and_then(|path| match explain {
+                Some(number) => line::run(&path, &file, number),
+                None => {
+                    let wanted = if missed { matching::Wanted::Missed } else { matching::Wanted::Matches };
+                    matching::run(&path, &file, format, wanted)
+                }
+            })
         }
+        Some(Command::Patterns { yaml, names }) => match patterns::run(&names, yaml) {
+            Ok(()) => Ok(()),
+            Err(fault) => return complain(&fault, EXIT_CONFIGURATION),
+        },
+        Some(Command::ImportFail2ban { file }) => import::run(&file),
         Some(Command::Config) => {
             print(&config::document());
             Ok(())
@@ -133,6 +173,11 @@ fn configuration(faults: &Faults) -> String {
     let count = faults.as_slice().len();
     let noun = if count == 1 { "fault" } else { "faults" };
     format!("{faults}\n{count} {noun} in the configuration")
+}
+
+/// Entries of a list as they stand in a configuration, two groups deep.
+fn indented(text: &str) -> String {
+    text.lines().map(|line| if line.is_empty() { "\n".to_owned() } else { format!("    {line}\n") }).collect()
 }
 
 /// Prints to standard output. Whoever reads may have had enough (`| head`); that is no fault. What cannot be written for

@@ -57,12 +57,8 @@ fn setting<T>(text: &mut String, row: &Setting<T>, indent: usize) {
     };
     comment(text, indent, format!("{facts} {reload}").trim());
     match (row.kind, row.absent) {
-        (Kind::Patterns, Absent::Default(value)) => {
-            push_line(text, indent, &format!("{}:", row.name()));
-            for line in value.lines() {
-                push_line(text, indent + 2, line);
-            }
-        }
+        // Too long to stand among the settings, and not in the file while they are the built-in ones.
+        (Kind::Patterns, _) => push_line(text, indent, &format!("# {}:", row.name())),
         (_, Absent::Default(value)) => push_line(text, indent, &format!("{}: {value}", row.name())),
         // Not in the file while nobody gives a value.
         (_, Absent::Required | Absent::Nothing(_)) => push_line(text, indent, &format!("# {}:", row.name())),

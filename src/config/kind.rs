@@ -13,6 +13,7 @@ use super::suggest;
 use super::table::{ChoicePlace, Place};
 use super::yaml::{Content, Node};
 use crate::engine::address::Network;
+use crate::engine::ban::FailureKind;
 
 /// What a setting can hold.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -60,6 +61,8 @@ pub enum TextRule {
     /// A program as syslog names it (APP-NAME of RFC 5424 §6.2.5, TAG of RFC 3164 §4.1.3): no blanks, and nothing of
     /// the `[pid]:` that follows it. No commas either, which separate several where only a text can be given.
     Program,
+    /// What failures are: `auth`, `abuse` or `probe`.
+    FailureKind,
     UrlPath,
     /// Where a unix socket is; empty for none.
     SocketPath,
@@ -448,6 +451,11 @@ pub(super) fn read_text(rule: TextRule, content: &Content) -> Result<String, Str
                 || text.chars().any(|c| c.is_whitespace() || c.is_control() || "[]:,".contains(c))
             {
                 return Err(format!("expected the name of a program, without [pid], commas and blanks, found {found}"));
+            }
+        }
+        TextRule::FailureKind => {
+            if FailureKind::ALL.iter().all(|kind| kind.name() != text) {
+                return Err(format!("expected auth, abuse or probe, found {found}"));
             }
         }
         TextRule::UrlPath => {

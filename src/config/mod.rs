@@ -14,6 +14,8 @@
 //! credentials.rs users, passwords and tokens, which no message shows
 //! dsn.rs        where a database is: one type for what each kind of database calls a DSN
 //! row.rs        patterns and ban settings in a database, by the same rules as in the file
+//! example.rs    what a pattern is tried on
+//! fail2ban.rs   filters of fail2ban as patterns
 //! document.rs   the rows as a commented config.yaml
 //! patterns.yaml the patterns that apply when the file gives none
 //! ```
@@ -24,6 +26,8 @@ mod credentials;
 mod document;
 mod dsn;
 pub mod duration;
+mod example;
+mod fail2ban;
 mod fault;
 mod kind;
 mod load;
@@ -37,6 +41,8 @@ mod yaml;
 pub use document::document;
 pub use dsn::{Dsn, DsnFault, Host, ServerDsn, Tls};
 pub use duration::{parse_duration, print_duration};
+pub use example::{Example, Expected};
+pub use fail2ban::{Translation, entry as pattern_entry, translate_filter};
 pub use fault::{Fault, Faults, Warning};
 pub use kind::{Kind, TextRule};
 pub use load::{draft, load, locate};
@@ -47,3 +53,4 @@ pub use settings::{
     LogLevel, LogSettings, NginxSettings, OnUnknown, PatternSettings, PrometheusSettings, Protocol, RateLimitSettings,
     Role, RuntimeSettings, Secret, Settings, SpoaSettings, SyslogSettings, Token, TokenSettings, UserSettings,
 };
+pub use table::BUILT_IN_YAML;

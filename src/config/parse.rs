@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::LazyLock;
 
 use super::credentials::{read_tokens, read_users};
 use super::duration::print_duration;
@@ -115,6 +116,16 @@ impl Default for Settings {
             pattern.key_lines.clear();
         }
         settings
+    }
+}
+
+/// The patterns that apply when the file gives none.
+static BUILT_IN: LazyLock<Vec<PatternSettings>> = LazyLock::new(|| Settings::default().syslog.patterns);
+
+impl PatternSettings {
+    /// Whether it says what one of the built-in patterns says.
+    pub fn is_built_in(&self) -> bool {
+        BUILT_IN.contains(self)
     }
 }
 
@@ -258,6 +269,12 @@ impl Reading {
 
     /// What must hold between settings, checked where each of them is right by itself.
     fn relate(&mut self) {
+        if self.settings.syslog.with_default_patterns {
+            let listed = &self.settings.syslog.patterns;
+            let is_listed = |other: &PatternSettings| listed.iter().any(|pattern| pattern.name == other.name);
+            let more: Vec<_> = BUILT_IN.iter().filter(|other| !is_listed(other)).cloned().collect();
+            self.settings.syslog.patterns.extend(more);
+        }
         let Settings { syslog, spoa, envoy, nginx, ban, database, prometheus, api, .. } = &self.settings;
 
         let times = ["ban.max_ban_time", "ban.initial_ban_time"];

@@ -167,12 +167,12 @@ fn column_of(place: Place<'_>, separator: &str) -> Option<String> {
         Place::Text(text) => text.clone(),
         Place::Texts(texts) if texts.is_empty() => return None,
         Place::Texts(texts) => texts.join(separator),
+        Place::Choice(choice) => choice.0.chosen().to_owned(),
         Place::U16(_)
         | Place::Usize(_)
         | Place::Ip(_)
         | Place::Socket(_)
         | Place::Networks(_)
-        | Place::Choice(_)
         | Place::MaybeIp(_)
         | Place::Users(_)
         | Place::Tokens(_)
@@ -258,9 +258,12 @@ mod tests {
                 ("ip_group", Some("2")),
                 ("severity", Some("3")),
                 ("description", Some("")),
+                ("kind", Some("auth")),
+                ("versions", Some("")),
                 ("program", Some("a,b/c")),
                 ("enabled", Some("0")),
                 ("weight", Some("4")),
+                ("refused_by", Some("")),
                 ("examples", Some("one \nthree")),
             ]
         );
@@ -323,7 +326,7 @@ mod tests {
             ("severity", "2.5", "expected a whole number from 1 to 6, found the number 2.5"),
             ("severity", "high", "expected a whole number from 1 to 6, found the text \"high\""),
             ("ip_group", "0", "expected a whole number from 1 to 99, found the number 0"),
-            ("weight", "1e300", "expected a whole number from 1 to 10000, found the number 1e300"),
+            ("weight", "1e300", "expected a whole number from 0 to 10000, found the number 1e300"),
             ("enabled", "yes", "expected true or false, found the text \"yes\""),
             (
                 "program",

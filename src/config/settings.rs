@@ -2,6 +2,7 @@
 //!
 //! What each field means, its range and its reason stand in [`super::table`], once.
 
+use crate::engine::ban::FailureKind;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -35,6 +36,11 @@ pub struct SyslogSettings {
     pub address: SocketAddr,
     pub protocol: Protocol,
     pub patterns: Vec<PatternSettings>,
+    pub with_default_patterns: bool,
+    /// Kinds of failures that count; patterns of others are not used.
+    pub kinds: Vec<String>,
+    /// Whether a pattern that a client can steer is a fault.
+    pub strict: bool,
     pub allowed_senders: Vec<Network>,
     pub max_message_bytes: usize,
     pub max_connections: usize,
@@ -50,12 +56,18 @@ pub struct PatternSettings {
     /// 1 (a nuisance) to 6 (an emergency).
     pub severity: u8,
     pub description: String,
+    /// What its failures are.
+    pub kind: FailureKind,
+    /// Which versions of the daemon write such lines.
+    pub versions: String,
     /// Programs whose messages this pattern sees; empty means every program.
     pub program: Vec<String>,
     pub enabled: bool,
-    /// Failures that one matching line counts for, where the line itself gives no number.
+    /// Failures that one matching line counts for, where the line itself gives no number. With 0 it never counts.
     pub weight: u32,
-    /// Lines, as `program[pid]: message`, that must match.
+    /// Who refused the logins: patterns that say the same may tell of the same logins. Empty: nobody else does.
+    pub refused_by: String,
+    /// Lines, as `program[pid]: message`, and what is found in them; see [`Example`](super::Example).
     pub examples: Vec<String>,
     /// Line of the entry in the file, from 1; `None` for built-in patterns and those from the environment.
     pub line: Option<usize>,
@@ -334,9 +346,12 @@ impl PartialEq for PatternSettings {
             ip_group,
             severity,
             description,
+            kind,
+            versions,
             program,
             enabled,
             weight,
+            refused_by,
             examples,
             line: _,
             key_lines: _,
@@ -346,9 +361,12 @@ impl PartialEq for PatternSettings {
             && *ip_group == other.ip_group
             && *severity == other.severity
             && *description == other.description
+            && *kind == other.kind
+            && *versions == other.versions
             && *program == other.program
             && *enabled == other.enabled
             && *weight == other.weight
+            && *refused_by == other.refused_by
             && *examples == other.examples
     }
 }
@@ -358,6 +376,20 @@ pub(super) trait Choice {
     /// Takes the value called `name`; false, and nothing changed, if there is none.
     fn choose(&mut self, name: &str) -> bool;
     fn chosen(&self) -> &'static str;
+}
+
+impl Choice for FailureKind {
+    fn choose(&mut self, name: &str) -> bool {
+        let known = FailureKind::ALL.into_iter().find(|kind| kind.name() == name);
+        known.is_some_and(|kind| {
+            *self = kind;
+            true
+        })
+    }
+
+    fn chosen(&self) -> &'static str {
+        self.name()
+    }
 }
 
 /// An enum whose variants have names in the file, with everything that follows from the names.

@@ -13,6 +13,9 @@ use super::settings::{
 use crate::engine::address::Network;
 use crate::engine::time::Time;
 
+/// The patterns that apply when the file gives none, as they would stand in it.
+pub const BUILT_IN_YAML: &str = include_str!("patterns.yaml");
+
 /// One setting of `T`: [`Settings`] for those of the file, [`PatternSettings`] for the keys of a pattern.
 pub struct Setting<T: 'static> {
     /// `ban.max_attempts`; a pattern's keys have no section.
@@ -178,13 +181,44 @@ pub static SETTINGS: &[Setting<Settings>] = &[
     Setting {
         key: "syslog.patterns",
         kind: Kind::Patterns,
-        absent: Absent::Default(include_str!("patterns.yaml")),
+        absent: Absent::Default(BUILT_IN_YAML),
         unit: "",
         doc: "What a failed login looks like. A line counts once, however many patterns match it; the one with the \
-              highest severity names the failure. Without this key the built-in patterns below apply; with it, exactly \
-              the ones listed, so keep those that you still want.",
+              highest severity names the failure. Without this key the built-in patterns apply, which `mailfail2ban \
+              patterns --yaml` prints as they would stand here; with it, exactly the ones listed.",
         reload: Reload::Live,
         place: |s| Place::Patterns(&mut s.syslog.patterns),
+    },
+    Setting {
+        key: "syslog.with_default_patterns",
+        kind: Kind::Bool,
+        absent: Absent::Default("false"),
+        unit: "",
+        doc: "Whether the built-in patterns are used besides those listed under `patterns`. One that is listed takes the \
+              place of the built-in one of the same name.",
+        reload: Reload::Live,
+        place: |s| Place::Bool(&mut s.syslog.with_default_patterns),
+    },
+    Setting {
+        key: "syslog.kinds",
+        kind: Kind::Texts(TextRule::FailureKind),
+        absent: Absent::Default("[auth, abuse]"),
+        unit: "",
+        doc: "The kinds of patterns that are used. `auth`: a password was refused. `abuse`: what no honest client does, \
+              such as HTTP spoken to a mail server. `probe`: looking around, which honest clients do too: health checks \
+              connect and leave, and mail servers have lists with old addresses.",
+        reload: Reload::Live,
+        place: |s| Place::Texts(&mut s.syslog.kinds),
+    },
+    Setting {
+        key: "syslog.strict",
+        kind: Kind::Bool,
+        absent: Absent::Default("false"),
+        unit: "",
+        doc: "Whether a pattern is refused with which a client can have another one banned, by what it writes into a user \
+              name or the like. Otherwise there is a warning, with a line that shows it.",
+        reload: Reload::Live,
+        place: |s| Place::Bool(&mut s.syslog.strict),
     },
     Setting {
         key: "spoa.enabled",
@@ -855,8 +889,9 @@ pub static PATTERN_KEYS: &[Setting<PatternSettings>] = &[
         absent: Absent::Required,
         unit: "",
         doc: "Regular expression in RE2's syntax, as in Go (no look-around, no back-references). The address is what \
-              the group `ip` captures; a group `attempts`, if there is one, is the number of failures that the line reports. \
-              Write it in single quotes, and anchor it: users choose parts of these lines.",
+              `<IP>` or the group `ip` captures, and `<USER>` is any text; a group `attempts`, if there is one, is the \
+              number of failures that the line reports. Write it in single quotes, and anchor it: users choose parts of \
+              these lines.",
         reload: Reload::Live,
         place: |p| Place::Text(&mut p.regex),
     },
@@ -888,6 +923,24 @@ pub static PATTERN_KEYS: &[Setting<PatternSettings>] = &[
         place: |p| Place::Text(&mut p.description),
     },
     Setting {
+        key: "kind",
+        kind: Kind::Choice(&["auth", "abuse", "probe"]),
+        absent: Absent::Default("auth"),
+        unit: "",
+        doc: "What its failures are; `syslog.kinds` says which kinds count.",
+        reload: Reload::Live,
+        place: |p| Place::Choice(ChoicePlace(&mut p.kind)),
+    },
+    Setting {
+        key: "versions",
+        kind: Kind::Text(TextRule::Any),
+        absent: Absent::Default("\"\""),
+        unit: "",
+        doc: "Which versions of the program write such lines, for people.",
+        reload: Reload::Live,
+        place: |p| Place::Text(&mut p.versions),
+    },
+    Setting {
         key: "program",
         kind: Kind::Texts(TextRule::Program),
         absent: Absent::Default("[]"),
@@ -909,19 +962,33 @@ pub static PATTERN_KEYS: &[Setting<PatternSettings>] = &[
     },
     Setting {
         key: "weight",
-        kind: Kind::Integer { min: 1, max: 10_000 },
+        kind: Kind::Integer { min: 0, max: 10_000 },
         absent: Absent::Default("1"),
         unit: "failures",
-        doc: "What one matching line counts for, where the line gives no number itself.",
+        doc: "What one matching line counts for, where the line gives no number itself. With 0 it is recognised and shown, \
+              but does not count, since another line tells of the same.",
         reload: Reload::Live,
         place: |p| Place::U32(&mut p.weight),
+    },
+    Setting {
+        key: "refused_by",
+        kind: Kind::Text(TextRule::Any),
+        absent: Absent::Default("\"\""),
+        unit: "",
+        doc: "Who refused the logins. Where several programs tell of one failed login, give their patterns the same word \
+              here, and it counts once: by the session that a group `session` captures, else by client. A group \
+              `witness` tells modules apart that each tell of it, such as a chain of password databases.",
+        reload: Reload::Live,
+        place: |p| Place::Text(&mut p.refused_by),
     },
     Setting {
         key: "examples",
         kind: Kind::Texts(TextRule::NotEmpty),
         absent: Absent::Default("[]"),
         unit: "",
-        doc: "Lines, as `program[pid]: message`, that must match; one that does not is a fault.",
+        doc: "Lines, as `program[pid]: message`, on which it is tried whenever it is read. One that ends in ` => \
+              192.0.2.1` must be of that client, in ` => 192.0.2.1 x3` with three failures, one in ` => none` must not \
+              match, and others must match. What is otherwise is a fault.",
         reload: Reload::Live,
         place: |p| Place::Texts(&mut p.examples),
     },
@@ -952,6 +1019,9 @@ pub(super) fn blank() -> Settings {
             address: SocketAddr::new(nowhere, 0),
             protocol: Protocol::Udp,
             patterns: Vec::new(),
+            with_default_patterns: false,
+            kinds: Vec::new(),
+            strict: false,
             allowed_senders: Vec::new(),
             max_message_bytes: 0,
             max_connections: 0,

@@ -107,6 +107,8 @@ pub struct BanShown {
     pub client: Network,
     pub pattern: Arc<str>,
     pub severity: u8,
+    /// What the pattern's failures are, if it has any: `auth`, `abuse`, `probe`.
+    pub kind: Option<&'static str>,
     pub failures: u32,
     pub offences: u32,
     pub banned_at: i64,
@@ -201,6 +203,7 @@ pub struct ShardShown {
 pub struct PatternShown {
     pub name: Arc<str>,
     pub severity: u8,
+    pub kind: Option<&'static str>,
     pub matches: u64,
     pub bans: u64,
     pub banned: u64,
@@ -237,6 +240,7 @@ pub enum Happening {
         client: Network,
         pattern: Arc<str>,
         severity: u8,
+        kind: Option<&'static str>,
         failures: u32,
         offences: u32,
         expires_at: i64,

@@ -7,7 +7,7 @@
 use super::desk::{BanPage, BanShown, Banned, Evidence, Inspection, Refusal};
 use super::store::{Said, Wall};
 use crate::engine::address::{Address, Network};
-use crate::engine::ban::{Act, Decision, Lift, Origin, client_of};
+use crate::engine::ban::{Act, Decision, FailureKind, Lift, Origin, client_of};
 use crate::engine::evidence::LINES;
 use crate::engine::policy::Policy;
 use crate::engine::survey::{Listed, Survey};
@@ -194,6 +194,7 @@ pub fn shown(listed: &Listed, policy: &Policy, wall: &Wall) -> BanShown {
         client: listed.client,
         pattern: policy.name(listed.ban.pattern).into(),
         severity: listed.ban.severity.level(),
+        kind: policy.kind(listed.ban.pattern).map(FailureKind::name),
         failures: listed.ban.failures,
         offences: listed.ban.offences,
         banned_at: wall.at(listed.since),

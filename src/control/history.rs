@@ -2,7 +2,7 @@
 
 use super::desk::{Happening, Overview, PatternShown, Sample, ShardShown, Totals};
 use super::store::{Status, Wall};
-use crate::engine::ban::{Act, Decision, Origin};
+use crate::engine::ban::{Act, Decision, FailureKind, Origin};
 use crate::engine::policy::Policy;
 use crate::engine::time::Time;
 use crate::shard::Report;
@@ -95,6 +95,7 @@ pub fn overview(started: Overview, reports: &[Option<Box<Report>>], policy: &Pol
         PatternShown {
             name: std::sync::Arc::clone(&known.name),
             severity: known.severity.level(),
+            kind: known.kind.map(FailureKind::name),
             matches: count(|report| report.counters.matches.counts()),
             bans: count(|report| report.counters.bans.counts()),
             banned: count(|report| report.banned_by.counts()),
@@ -133,6 +134,7 @@ pub fn happening(decision: &Decision, policy: &Policy, wall: &Wall, by: Option<S
             client,
             pattern: policy.name(ban.pattern).into(),
             severity: ban.severity.level(),
+            kind: policy.kind(ban.pattern).map(FailureKind::name),
             failures: ban.failures,
             offences: ban.offences,
             expires_at: wall.at(ban.until),

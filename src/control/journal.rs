@@ -6,7 +6,7 @@
 use super::store::AuditEntry;
 use super::store::contents::RowFault;
 use crate::config::{Faults, Settings, print_duration};
-use crate::engine::ban::{Act, Decision, Origin};
+use crate::engine::ban::{Act, Decision, FailureKind, Origin};
 use crate::engine::policy::Policy;
 use std::fmt::Display;
 use std::time::Duration;
@@ -50,6 +50,7 @@ pub fn decided(shard: usize, decision: &Decision, policy: &Policy) {
             client = %client,
             pattern = policy.name(ban.pattern),
             severity = ban.severity.level(),
+            kind = policy.kind(ban.pattern).map(FailureKind::name),
             failures = ban.failures,
             offences = ban.offences,
             duration = %print_duration(ban.until.since(decision.at)),
@@ -122,6 +123,10 @@ pub fn row_faulty(fault: &RowFault) {
         "a row of the database is left out: {}",
         fault.message
     );
+}
+
+pub fn pattern_steerable(warning: &RowFault) {
+    warn!(table = warning.table.name(), row = warning.row, column = warning.column, "{}", warning.message);
 }
 
 pub fn database_back(database: &str) {

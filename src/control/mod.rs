@@ -5,6 +5,7 @@
 //! socket of a shard: they tell shards by command and hear by event.
 
 mod api;
+pub mod candidate;
 mod desk;
 mod errand;
 mod history;

@@ -1,17 +1,18 @@
 //! From settings to a policy. A file with anything wrong in it is refused whole; of a database, the rows that are wrong are
 //! left out.
 
+use super::candidate::{Judge, Judged, Remark};
 use super::store::contents::{Contents, ListName, Row, RowFault, TableName, difference, printable};
 use super::store::{Lists, sorted};
-use crate::config::{self, BanSettings, Draft, Fault, Faults, OnUnknown, PatternSettings, Settings};
+use crate::config::{
+    self, BanSettings, Draft, Fault, Faults, OnUnknown, PatternSettings, Settings, SyslogSettings, Warning,
+};
 use crate::engine::address::Network;
-use crate::engine::ban::{PatternId, Severity};
+use crate::engine::ban::{FailureKind, PatternId, Severity};
 use crate::engine::escalation::BanRules;
-use crate::engine::matcher::{Found, Matcher};
-use crate::engine::pattern::{Pattern, Source};
+use crate::engine::matcher::Matcher;
 use crate::engine::policy::{PatternName, Policy, QuestionRules};
 use crate::engine::table::{HashKey, NetworkTable};
-use crate::wire::syslog;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -31,15 +32,28 @@ pub struct Publisher {
     policies: u64,
     names: Vec<PatternName>,
     ids: HashMap<Arc<str>, PatternId>,
+    judge: Judge,
     /// The matcher of the file's patterns.
     of_file: Arc<Matcher>,
-    /// The matcher of the database's patterns, the rows that it was made of, and those of them that were left out.
-    of_rows: Option<(Vec<Row>, Arc<Matcher>, Vec<RowFault>)>,
+    /// What was made of the database's patterns.
+    of_rows: Option<OfRows>,
     /// The newest row of `ban_config` that was right.
     good_ban: Option<Row>,
     allow: BuiltList,
     block: BuiltList,
     senders: BuiltList,
+}
+
+/// The matcher of the database's patterns, the rows and the settings that it was made of, those rows that were left out,
+/// and what is to be said of others.
+#[derive(Clone, Debug)]
+struct OfRows {
+    rows: Vec<Row>,
+    kinds: Vec<String>,
+    strict: bool,
+    matcher: Arc<Matcher>,
+    faults: Vec<RowFault>,
+    warnings: Vec<RowFault>,
 }
 
 /// A policy, and what had to be left out of it.
@@ -48,6 +62,8 @@ pub struct Compiled {
     pub policy: Policy,
     /// Rows of the database that cannot be used, as far as they are named.
     pub faults: Vec<RowFault>,
+    /// Patterns of the database that are used, and that a client can steer.
+    pub warnings: Vec<RowFault>,
     /// How many by table, where there are any.
     pub faulty: Vec<(TableName, usize)>,
     /// Whether the rules of banning are the database's.
@@ -119,6 +135,7 @@ impl Publisher {
             policies: 0,
             names: Vec::new(),
             ids: HashMap::new(),
+            judge: Judge::default(),
             of_file: Arc::new(Matcher::new(Vec::new())),
             of_rows: None,
             good_ban: None,
@@ -156,10 +173,12 @@ impl Publisher {
 
     fn take(&mut self, draft: Draft) -> Result<Settings, Faults> {
         match self.compile_patterns(draft.settings()) {
-            Ok(matcher) => draft.finish().inspect(|settings| {
+            Ok((matcher, warnings)) => draft.finish().map(|mut settings| {
+                settings.warnings.extend(warnings);
                 self.of_file = Arc::new(matcher);
                 let wanted = if settings.runtime.shards == 0 { self.cores } else { settings.runtime.shards };
                 self.shards.get_or_insert(wanted);
+                settings
             }),
             Err(more) => Err(draft.refuse(more)),
         }
@@ -169,12 +188,15 @@ impl Publisher {
     /// lists in the local state.
     pub fn policy(&mut self, settings: &Settings, contents: Option<&Contents>, local: &Lists) -> Compiled {
         let mut faults = Vec::new();
+        let mut warnings = Vec::new();
         let (ban, ban_from_database) = self.ban(settings, contents, &mut faults);
         let matcher = match contents {
             None => Arc::clone(&self.of_file),
             Some(contents) => {
-                let (matcher, more) = self.matcher_of_rows(&contents.patterns);
-                faults.extend(more);
+                let of_rows = self.matcher_of_rows(&contents.patterns, &settings.syslog);
+                faults.extend(of_rows.faults.iter().cloned());
+                warnings.extend(of_rows.warnings.iter().cloned());
+                let matcher = Arc::clone(&of_rows.matcher);
                 if contents.patterns_more > 0 {
                     let (read, more) = (contents.patterns.len(), contents.patterns_more);
                     faults.push(RowFault {
@@ -238,7 +260,7 @@ impl Publisher {
             },
         };
         faulty.retain(|(_, count)| *count > 0);
-        Compiled { policy, faults, faulty, ban_from_database }
+        Compiled { policy, faults, warnings, faulty, ban_from_database }
     }
 
     /// The rules of banning: the database's, as they are or as they last were right; else the file's.
@@ -277,14 +299,17 @@ impl Publisher {
         self.good_ban.clone()
     }
 
-    fn matcher_of_rows(&mut self, rows: &[Row]) -> (Arc<Matcher>, Vec<RowFault>) {
-        if let Some((of, matcher, faults)) = &self.of_rows
-            && of == rows
+    fn matcher_of_rows(&mut self, rows: &[Row], settings: &SyslogSettings) -> OfRows {
+        let SyslogSettings { kinds, strict, .. } = settings;
+        if let Some(known) = &self.of_rows
+            && known.rows == rows
+            && known.kinds == *kinds
+            && known.strict == *strict
         {
-            return (Arc::clone(matcher), faults.clone());
+            return known.clone();
         }
         let mut patterns = Vec::new();
-        let mut faults = Vec::new();
+        let (mut faults, mut warnings) = (Vec::new(), Vec::new());
         let mut taken: HashSet<String> = HashSet::new();
         for row in rows {
             let columns = columns(row);
@@ -299,82 +324,70 @@ impl Publisher {
                     continue;
                 }
             };
-            let fault = |(column, message): (&str, String)| RowFault {
+            let fault = |Remark { key, message }| RowFault {
                 table: TableName::Patterns,
                 row: name.clone(),
-                column: column.to_owned(),
+                column: key.to_owned(),
                 message,
             };
             if !taken.insert(settings.name.clone()) {
-                faults.push(fault(("name", "is the name of an earlier row too".to_owned())));
+                faults.push(fault(Remark { key: "name", message: "is the name of an earlier row too".to_owned() }));
                 continue;
             }
-            match self.compile_pattern(&settings) {
-                Ok(pattern) => patterns.extend(settings.enabled.then_some(pattern)),
+            match self.compile_pattern(&settings, *strict) {
+                Ok(judged) if is_used(&settings, kinds) => {
+                    warnings.extend(judged.warnings.into_iter().map(fault));
+                    patterns.push(judged.pattern);
+                }
+                Ok(_) => {}
                 Err(more) => faults.extend(more.into_iter().map(fault)),
             }
         }
         let matcher = Arc::new(Matcher::new(patterns));
-        self.of_rows = Some((rows.to_vec(), Arc::clone(&matcher), faults.clone()));
-        (matcher, faults)
+        let made = OfRows { rows: rows.to_vec(), kinds: kinds.clone(), strict: *strict, matcher, faults, warnings };
+        self.of_rows.insert(made).clone()
     }
 
-    fn compile_patterns(&mut self, settings: &Settings) -> Result<Matcher, Vec<Fault>> {
+    /// The matcher of the file's patterns, and what is to be said of those that can be used.
+    fn compile_patterns(&mut self, settings: &Settings) -> Result<(Matcher, Vec<Warning>), Vec<Fault>> {
+        let SyslogSettings { patterns: listed, kinds, strict, .. } = &settings.syslog;
         let mut patterns = Vec::new();
-        let mut faults = Vec::new();
-        for (index, settings) in settings.syslog.patterns.iter().enumerate() {
+        let (mut faults, mut warnings) = (Vec::new(), Vec::new());
+        for (index, settings) in listed.iter().enumerate() {
             if settings.name.is_empty() || settings.regex.is_empty() {
                 // That there is none was said already.
                 continue;
             }
-            let fault = |(key, message): (&'static str, String)| Fault {
-                key: PatternSettings::key(index, key),
-                line: settings.line_of(key),
-                message,
-            };
-            match self.compile_pattern(settings) {
-                // One that is switched off must compile too: it will be switched on at three in the morning.
-                Ok(pattern) => patterns.extend(settings.enabled.then_some(pattern)),
-                Err(more) => faults.extend(more.into_iter().map(fault)),
+            let place = |key| (PatternSettings::key(index, key), settings.line_of(key));
+            match self.compile_pattern(settings, *strict) {
+                Ok(judged) => {
+                    let said = judged.warnings.into_iter().filter(|_| settings.enabled);
+                    warnings.extend(said.map(|Remark { key, message }| {
+                        let (key, line) = place(key);
+                        Warning { key, line, message }
+                    }));
+                    // One that is switched off must compile too: it will be switched on at three in the morning.
+                    patterns.extend(is_used(settings, kinds).then_some(judged.pattern));
+                }
+                Err(more) => faults.extend(more.into_iter().map(|Remark { key, message }| {
+                    let (key, line) = place(key);
+                    Fault { key, line, message }
+                })),
             }
         }
-        if faults.is_empty() { Ok(Matcher::new(patterns)) } else { Err(faults) }
+        if faults.is_empty() { Ok((Matcher::new(patterns), warnings)) } else { Err(faults) }
     }
 
     /// Compiles one pattern, or says what is wrong with which of its keys.
-    fn compile_pattern(&mut self, settings: &PatternSettings) -> Result<Pattern, Vec<(&'static str, String)>> {
-        let severity = Severity::new(settings.severity)
-            .ok_or_else(|| vec![("severity", format!("expected 1 to {}", Severity::MAX))])?;
-        let id = self.id(&settings.name, severity).ok_or_else(|| {
+    fn compile_pattern(&mut self, settings: &PatternSettings, strict: bool) -> Result<Judged, Vec<Remark>> {
+        // That it is one was seen when it was read.
+        let severity = Severity::new(settings.severity).unwrap_or(Severity::LEAST);
+        let id = self.id(&settings.name, severity, Some(settings.kind)).ok_or_else(|| {
             let most = PatternId::MAX;
-            vec![("name", format!("there have been more than {most} names of patterns; restart the program"))]
+            let message = format!("there have been more than {most} names of patterns; restart the program");
+            vec![Remark { key: "name", message }]
         })?;
-        let source = Source {
-            regex: &settings.regex,
-            ip_group: settings.ip_group,
-            severity,
-            weight: settings.weight,
-            programs: &settings.program,
-        };
-        let compile = || Pattern::compile(id, &source).map_err(|why| vec![("regex", why.to_string())]);
-        if settings.examples.is_empty() {
-            return compile();
-        }
-        let alone = Matcher::new(vec![compile()?]);
-        let mut scratch = alone.scratch();
-        let mut faults = Vec::new();
-        for example in &settings.examples {
-            let found = syslog::decode_logged(example.as_bytes())
-                .map(|record| alone.find(&mut scratch, record.program, record.pid, record.message));
-            let why = match found {
-                Ok(Found::Match(_)) => continue,
-                Ok(Found::NoAddress(_)) => "matches, but what the address group caught is no address",
-                Ok(Found::NotWatched) => "is of another program than the pattern's",
-                Ok(Found::Nothing) | Err(_) => "is not matched",
-            };
-            faults.push(("examples", format!("the example {example:?} {why}")));
-        }
-        if faults.is_empty() { compile() } else { Err(faults) }
+        self.judge.judge(id, settings, strict)
     }
 
     /// How many names there are.
@@ -386,19 +399,20 @@ impl Publisher {
     pub fn know(&mut self, name: &str, severity: Severity) -> PatternId {
         let known = self.ids.get(name).copied();
         let last = || PatternId::new(PatternId::MAX).expect("the highest number is one");
-        known.or_else(|| self.id(name, severity)).unwrap_or_else(last)
+        known.or_else(|| self.id(name, severity, None)).unwrap_or_else(last)
     }
 
-    fn id(&mut self, name: &str, severity: Severity) -> Option<PatternId> {
+    fn id(&mut self, name: &str, severity: Severity, kind: Option<FailureKind>) -> Option<PatternId> {
         if let Some(id) = self.ids.get(name) {
             if let Some(known) = self.names.get_mut(id.number() as usize) {
                 known.severity = severity;
+                known.kind = kind;
             }
             return Some(*id);
         }
         let id = PatternId::new(u32::try_from(self.names.len()).ok()?)?;
         let name: Arc<str> = name.into();
-        self.names.push(PatternName { name: Arc::clone(&name), severity });
+        self.names.push(PatternName { name: Arc::clone(&name), severity, kind });
         self.ids.insert(name, id);
         Some(id)
     }
@@ -414,11 +428,16 @@ fn row_fault(table: TableName, row: &str, fault: config::RowFault) -> RowFault {
 
 /// A row says `ip_group` 1 when it says nothing. Where there is a group of that name, that one is meant.
 fn with_named_group(settings: PatternSettings) -> PatternSettings {
-    let named = ["(?P<ip>", "(?<ip>"].iter().any(|group| settings.regex.contains(group));
+    let named = ["(?P<ip>", "(?<ip>", "<IP>", "<HOST>"].iter().any(|group| settings.regex.contains(group));
     match settings.ip_group {
         Some(1) if named => PatternSettings { ip_group: None, ..settings },
         _ => settings,
     }
+}
+
+/// Whether a pattern is used: it is switched on, and so is its kind.
+fn is_used(pattern: &PatternSettings, kinds: &[String]) -> bool {
+    pattern.enabled && kinds.iter().any(|kind| kind == pattern.kind.name())
 }
 
 /// Whether a row says that it is switched off.
@@ -470,8 +489,44 @@ mod tests {
         assert_eq!(publisher.shards(), 2, "a restart away");
         assert_eq!((first.number, second.number), (1, 2));
         assert_eq!(first.names, second.names);
-        assert_eq!((second.matcher.len(), first.matcher.len()), (1, settings.syslog.patterns.len()));
+        let used = settings.syslog.patterns.iter().filter(|p| p.enabled && p.kind != FailureKind::Probe).count();
+        assert_eq!((second.matcher.len(), first.matcher.len()), (1, used));
+        assert_eq!(first.kind(PatternId::FIRST), Some(FailureKind::Auth));
         assert_eq!((first.rules.tracked_max, second.rules.tracked_max), (500_000, 500_000));
+    }
+
+    #[test]
+    fn kinds_and_strictness_decide_what_is_used() {
+        let mut publisher = Publisher::new(2, hash_key(1));
+        let listed = "patterns: [{name: a, regex: '^from <IP>$', kind: probe}, {name: b, regex: 'from <IP>'}]";
+        let mut used = |more: &str| {
+            let settings = publisher.take(draft(&format!("syslog: {{{listed}{more}}}")))?;
+            let warned = settings.warnings.iter().filter(|warning| warning.key == "syslog.patterns[1].regex").count();
+            let policy = publisher.policy(&settings, None, &Lists::default()).policy;
+            Ok::<_, Faults>((policy.matcher.len(), warned))
+        };
+        assert_eq!(used("").unwrap(), (1, 1));
+        assert_eq!(used(", kinds: [auth, probe]").unwrap(), (2, 1));
+        let faults = used(", strict: true").unwrap_err().to_string();
+        assert!(
+            faults.starts_with("test.yaml:1: syslog.patterns[1].regex: a client can have another one banned"),
+            "{faults}"
+        );
+        let built_in = Settings::default().syslog.patterns.len();
+        let with_more = publisher.take(draft(&format!("syslog: {{{listed}, with_default_patterns: true}}"))).unwrap();
+        assert_eq!(with_more.syslog.patterns.len(), built_in + 2);
+    }
+
+    #[test]
+    fn a_row_that_can_be_steered_is_warned_of_or_left_out() {
+        let mut publisher = Publisher::new(2, hash_key(1));
+        let contents = Contents { patterns: vec![pattern("open", "from (\\S+)", "true")], ..Contents::default() };
+        let mut settings = publisher.take(draft("")).unwrap();
+        let compiled = publisher.policy(&settings, Some(&contents), &Lists::default());
+        assert_eq!((compiled.policy.matcher.len(), compiled.faults.len(), compiled.warnings.len()), (1, 0, 1));
+        settings.syslog.strict = true;
+        let compiled = publisher.policy(&settings, Some(&contents), &Lists::default());
+        assert_eq!((compiled.policy.matcher.len(), compiled.faults.len(), compiled.warnings.len()), (0, 1, 0));
     }
 
     fn row(columns: &[(&str, &str)]) -> Row {
@@ -497,7 +552,7 @@ mod tests {
             ban: Some(row(&[("max_attempts", "3"), ("initial_ban_time_seconds", "600")])),
             ..Contents::default()
         };
-        let Compiled { policy, faults, faulty, ban_from_database } =
+        let Compiled { policy, faults, faulty, ban_from_database, .. } =
             publisher.policy(&settings, Some(&contents), &Lists::default());
         assert_eq!(policy.matcher.len(), 1);
         let rows: Vec<_> = faults.iter().map(|fault| (fault.row.as_str(), fault.column.as_str())).collect();

@@ -2,6 +2,7 @@
 
 use super::address::{Address, Network};
 use super::escalation::BanRules;
+use super::logins::Login;
 use super::time::Time;
 use std::hash::BuildHasher;
 use std::time::Duration;
@@ -15,6 +16,9 @@ pub struct PatternId(u32);
 impl PatternId {
     /// The highest number: a replica's entry has 19 bits for it.
     pub const MAX: u32 = (1 << 19) - 1;
+
+    /// The number of the first name.
+    pub const FIRST: PatternId = PatternId(0);
 
     /// `None` above [`PatternId::MAX`].
     pub fn new(number: u32) -> Option<PatternId> {
@@ -57,6 +61,9 @@ pub struct Severity(u8);
 impl Severity {
     pub const MAX: u8 = 6;
 
+    /// The least of them.
+    pub const LEAST: Severity = Severity(1);
+
     /// `None` outside 1 to 6.
     pub fn new(level: u8) -> Option<Severity> {
         (1..=Severity::MAX).contains(&level).then_some(Severity(level))
@@ -67,14 +74,40 @@ impl Severity {
     }
 }
 
+/// What a pattern's failures are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum FailureKind {
+    /// A password was refused.
+    #[default]
+    Auth,
+    /// What no honest client does.
+    Abuse,
+    /// Somebody looks around; honest ones do that too.
+    Probe,
+}
+
+impl FailureKind {
+    pub const ALL: [FailureKind; 3] = [FailureKind::Auth, FailureKind::Abuse, FailureKind::Probe];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            FailureKind::Auth => "auth",
+            FailureKind::Abuse => "abuse",
+            FailureKind::Probe => "probe",
+        }
+    }
+}
+
 /// One matched line, on its way to the shard that counts for this client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failure {
     pub client: Network,
-    /// How many failures the line tells of, at least 1.
+    /// How many failures the line counts for.
     pub count: u32,
     pub pattern: PatternId,
     pub severity: Severity,
+    /// Which login it was, where other lines may tell of the same.
+    pub login: Option<Login>,
 }
 
 /// A ban that is in force until a time.

@@ -16,7 +16,8 @@
 
 use super::address::Address;
 use super::ban::{PatternId, Severity};
-use super::pattern::Pattern;
+use super::logins::Login;
+use super::pattern::{Caught, Pattern, instance_of, is_below};
 use hashbrown::HashMap;
 use regex_automata::meta::{self, Regex};
 use regex_automata::util::primitives::NonMaxUsize;
@@ -93,8 +94,10 @@ pub struct Match {
     pub pattern: PatternId,
     pub severity: Severity,
     pub address: Address,
-    /// How many failures it tells of, at least 1.
+    /// How many failures count; 0 only if the pattern's weight is.
     pub failures: u32,
+    /// Which login it tells of, where other lines may tell of the same.
+    pub login: Option<Login>,
 }
 
 impl Matcher {
@@ -111,7 +114,10 @@ impl Matcher {
         }
         for (program, set) in &mut sets {
             for (at, pattern) in (0..).zip(&patterns) {
-                if pattern.programs.iter().any(|bound| is_below(program, bound.as_bytes())) {
+                let instance = [program, &b"/"[..]].concat();
+                let concerns =
+                    |bound: &String| is_below(program, bound.as_bytes()) || is_below(&instance, bound.as_bytes());
+                if pattern.programs.iter().any(concerns) {
                     set.push(at);
                 }
             }
@@ -132,6 +138,15 @@ impl Matcher {
         let unbound = group_of(unbound);
         let programs = sets.into_iter().map(|(program, set)| (program, group_of(set))).collect();
         Matcher { patterns, automata, programs, unbound }
+    }
+
+    pub(super) fn patterns(&self) -> &[Pattern] {
+        &self.patterns
+    }
+
+    /// The patterns again, in their order.
+    pub fn into_patterns(self) -> Vec<Pattern> {
+        self.patterns
     }
 
     /// How many patterns there are.
@@ -193,9 +208,12 @@ impl Matcher {
             if let Some(group) = self.programs.get(name) {
                 return Some(*group);
             }
-            name = name.get(..memchr::memrchr(b'/', name)?)?;
+            match memchr::memrchr(b'/', name) {
+                Some(end) => name = name.get(..end)?,
+                None => break,
+            }
         }
-        None
+        instance_of(program).and_then(|name| self.programs.get(name)).copied()
     }
 
     /// Adds to the candidates all patterns of a group that match `text`.
@@ -229,8 +247,17 @@ impl Matcher {
             let text = if pattern.is_bound() { message } else { &scratch.line };
             let cache = scratch.patterns[at as usize].get_or_insert_with(|| pattern.cache());
             let slots = &mut scratch.slots[..pattern.slots()];
-            if let Some((address, failures)) = pattern.extract(cache, slots, text) {
-                return Found::Match(Match { pattern: pattern.id, severity: pattern.severity, address, failures });
+            if let Some(Caught { address, failures, login }) = pattern.extract(cache, slots, text) {
+                let Pattern { id: pattern, severity, .. } = *pattern;
+                let found_now = Found::Match(Match { pattern, severity, address, failures, login });
+                if failures > 0 {
+                    return found_now;
+                }
+                // One that does not count names the line only if no other does.
+                if !matches!(found, Found::Match(_)) {
+                    found = found_now;
+                }
+                continue;
             }
             if found == Found::Nothing {
                 found = Found::NoAddress(pattern.id);
@@ -248,13 +275,8 @@ impl Scratch {
     }
 }
 
-/// Whether a record of `program` is one of `bound`, or of something below it.
-fn is_below(program: &[u8], bound: &[u8]) -> bool {
-    program.strip_prefix(bound).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
-}
-
 /// Writes what a pattern sees that is bound to no program. A record without a program is its message.
-fn compose(line: &mut Vec<u8>, program: &[u8], pid: &[u8], message: &[u8]) {
+pub(super) fn compose(line: &mut Vec<u8>, program: &[u8], pid: &[u8], message: &[u8]) {
     line.clear();
     if !program.is_empty() {
         line.extend_from_slice(program);
@@ -324,6 +346,15 @@ mod tests {
         assert_eq!(of("postfix/smtpd"), Some(2));
         assert_eq!(of("postfix/smtpd/x"), Some(2));
         assert_eq!(of("postfix/submission/smtpd"), Some(1));
+        assert_eq!(of("postfix-out/smtpd"), Some(1));
+        assert_eq!(of("postfix-out"), None);
+        // A pattern for an instance does not hide those for the program.
+        let both = Matcher::new(vec![
+            pattern(1, &format!("^failed {IP}"), &["postfix"], 2),
+            pattern(2, "^other ([0-9.]+)", &["postfix-out"], 1),
+        ]);
+        assert_eq!(name(find(&both, "postfix-out/smtpd", "failed 192.0.2.1")).map(|n| n.0), Some(1));
+        assert_eq!(name(find(&both, "postfix-out/smtpd", "other 192.0.2.1")).map(|n| n.0), Some(2));
         assert_eq!(of("postfixx"), None);
         assert_eq!(find(&matcher, "sshd", "failed 192.0.2.1"), Found::NotWatched);
         assert_eq!(find(&matcher, "", "failed 192.0.2.1"), Found::NotWatched);

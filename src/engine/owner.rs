@@ -10,6 +10,7 @@
 use super::address::Network;
 use super::ban::{Act, Ban, ByPattern, Decision, Failure, Learned, Lift, Origin, PatternId, Severity};
 use super::escalation::BanRules;
+use super::logins::Logins;
 use super::recency::Recency;
 use super::survey::{Listed, Survey};
 use super::table::{HashKey, NetworkTable};
@@ -32,6 +33,11 @@ const ENDED_PER_STEP_MAX: usize = 1 << 12;
 /// a million are done within eight seconds, 32 calls, of at most 2 ms each.
 const SWEPT_AT_ONCE_MAX: usize = 1 << 13;
 const SWEPT_PER_TICK_MAX: usize = 1 << 15;
+
+/// How many logins are known at a time, of as many clients counted: only a part of them tries passwords just now.
+fn logins_max(tracked_max: usize) -> usize {
+    tracked_max.div_ceil(4).max(1024)
+}
 
 /// A client that was banned at least once and is not forgotten yet.
 #[derive(Clone, Copy, Debug)]
@@ -119,6 +125,8 @@ fn coarse(time: Time) -> u32 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Counted,
+    /// Other lines had told of it.
+    Known,
     /// The client is banned already; its failures neither prolong the ban nor count towards the next.
     AlreadyBanned,
     Banned,
@@ -193,6 +201,7 @@ impl Bans {
 /// Counts, decides and remembers for the clients of one shard.
 #[derive(Debug)]
 pub struct Owner {
+    logins: Logins,
     windows: Windows,
     offenders: Recency<Offender>,
     bans: Bans,
@@ -207,6 +216,7 @@ impl Owner {
     /// The owner on shard `shard`, for at most `tracked_max` clients counted and as many offenders remembered.
     pub fn new(shard: u16, tracked_max: usize, hash: HashKey) -> Owner {
         Owner {
+            logins: Logins::new(logins_max(tracked_max), hash.clone()),
             windows: Windows::new(tracked_max, hash.clone()),
             offenders: Recency::new(tracked_max, hash),
             bans: Bans {
@@ -253,10 +263,18 @@ impl Owner {
 
     /// Counts a failure; decisions that follow are appended to `decisions`. `now` never goes back.
     pub fn fail(&mut self, failure: &Failure, now: Time, rules: &BanRules, decisions: &mut Vec<Decision>) -> Outcome {
+        // What is told of a banned client is known afterwards too.
+        let count = match &failure.login {
+            Some(login) => self.logins.tell(failure.client, login, failure.count, now, rules.window),
+            None => failure.count,
+        };
         if self.has_banned(failure.client, now) {
             return Outcome::AlreadyBanned;
         }
-        match self.windows.record(failure.client, failure.count, now, rules.window, rules.threshold) {
+        if count == 0 {
+            return Outcome::Known;
+        }
+        match self.windows.record(failure.client, count, now, rules.window, rules.threshold) {
             Count::Below(_) => Outcome::Counted,
             Count::Reached(failures) => {
                 let Failure { client, pattern, severity, .. } = *failure;
@@ -390,6 +408,7 @@ impl Owner {
 
     fn clean_up(&mut self, now: Time, rules: &BanRules) {
         let mut finished = self.windows.expire(now, rules.window, FORGOTTEN_PER_TICK_MAX);
+        finished &= self.logins.expire(now, rules.window, FORGOTTEN_PER_TICK_MAX);
         for forgotten in 0..FORGOTTEN_PER_TICK_MAX {
             match self.offenders.oldest() {
                 Some((client, offender)) if offender.last.plus(rules.memory) <= now => match offender.state {
@@ -419,6 +438,7 @@ impl Owner {
         now: Time,
         decisions: &mut Vec<Decision>,
     ) {
+        self.logins.set_max(logins_max(rules.tracked_max));
         self.windows.set_max(rules.tracked_max);
         self.offenders.set_max(rules.tracked_max);
         self.shrink(now, decisions);
@@ -582,6 +602,7 @@ mod tests {
             count,
             pattern: PatternId::new(u32::from(n)).unwrap(),
             severity: Severity::new(3).unwrap(),
+            login: None,
         }
     }
 

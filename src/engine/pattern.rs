@@ -4,7 +4,8 @@
 
 use super::address::Address;
 use super::ban::{PatternId, Severity};
-use super::re2;
+use super::logins::{Login, short_hash};
+use super::{placeholder, re2};
 use regex_automata::meta::{self, Regex};
 use regex_automata::util::primitives::NonMaxUsize;
 use regex_syntax::ParserBuilder;
@@ -15,7 +16,7 @@ use std::fmt;
 pub const REGEX_BYTES_MAX: usize = 16 << 10;
 
 /// Largest NFA of one pattern. Common ones take 2 to 20 KiB; `(a{100}){100}` would take 40 times this.
-const NFA_BYTES_MAX: usize = 2 << 20;
+pub(super) const NFA_BYTES_MAX: usize = 2 << 20;
 
 /// Deepest nesting of groups in a pattern.
 const NEST_MAX: u32 = 100;
@@ -29,6 +30,27 @@ const IP_GROUP_DEFAULT: usize = 1;
 /// The name of the group that says how many failures a line tells of.
 const ATTEMPTS_GROUP: &str = "attempts";
 
+/// What the names of groups have in them that are the client's, whatever is caught.
+const CLIENTS_FIELDS: [&str; 13] = [
+    "user",
+    "name",
+    "login",
+    "pass",
+    "helo",
+    "ehlo",
+    "agent",
+    "sender",
+    "recipient",
+    "mail",
+    "account",
+    "authid",
+    "realm",
+];
+
+/// The names of the groups that say which session a line is about, and which module tells.
+const SESSION_GROUP: &str = "session";
+const WITNESS_GROUP: &str = "witness";
+
 /// A pattern as somebody wrote it.
 #[derive(Clone, Debug)]
 pub struct Source<'a> {
@@ -36,21 +58,34 @@ pub struct Source<'a> {
     /// Which group is the address; `None`: the one called `ip`, else the first.
     pub ip_group: Option<u32>,
     pub severity: Severity,
-    /// How many failures one counts for.
+    /// How many failures one counts for; 0 where others tell of the same.
     pub weight: u32,
     /// Programs whose records it sees: the name, and everything below it (`postfix` includes `postfix/smtpd`).
     /// Empty: all programs.
     pub programs: &'a [String],
+    /// Who refused the logins. Lines of patterns that say the same may tell of the same logins.
+    pub refused_by: Option<&'a str>,
 }
 
 /// Why a pattern cannot be used. `Display` says what would be right.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PatternFault {
     Syntax(String),
-    TooLong { bytes: usize },
+    TooLong {
+        bytes: usize,
+    },
     TooLarge,
     NoGroup,
-    NoSuchGroup { asked: u32, groups: usize },
+    TwoAddresses,
+    MatchesEmpty,
+    NoSuchGroup {
+        asked: u32,
+        groups: usize,
+    },
+    /// The group is one for what a client writes.
+    ClientsGroup {
+        name: String,
+    },
     MatchesNothing,
 }
 
@@ -69,13 +104,26 @@ impl fmt::Display for PatternFault {
                 )
             }
             PatternFault::NoGroup => f.write_str(
-                "the regex has no group for the address; put parentheses around it, as in from ([0-9a-fA-F:.]+)",
+                "the regex has no group for the address; write <IP> for it, or put parentheses around it, as in \
+                 from ([0-9a-fA-F:.]+)",
             ),
+            PatternFault::TwoAddresses => f.write_str(
+                "the regex has <IP> or <HOST> twice; write [0-9a-fA-F:.]+ for the address that is not the client's",
+            ),
+            PatternFault::MatchesEmpty => {
+                f.write_str("the regex matches an empty line, so it matches every line; say what must be in it")
+            }
             PatternFault::NoSuchGroup { asked, groups } => {
                 write!(
                     f,
                     "ip_group is {asked}, but the regex has {groups} {}",
                     if *groups == 1 { "group" } else { "groups" }
+                )
+            }
+            PatternFault::ClientsGroup { name } => {
+                write!(
+                    f,
+                    "the address would be what the group `{name}` captures, which the client writes; give ip_group"
                 )
             }
             PatternFault::MatchesNothing => f.write_str("the regex cannot match any text"),
@@ -95,6 +143,19 @@ pub struct Pattern {
     regex: Regex,
     ip_group: usize,
     attempts_group: Option<usize>,
+    session_group: Option<usize>,
+    witness_group: Option<usize>,
+    /// The hash of who refused the logins; 0 if the pattern does not say.
+    refused_by: u32,
+}
+
+/// What a line says that matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Caught {
+    pub(super) address: Address,
+    /// 0 only if the pattern's weight is.
+    pub(super) failures: u32,
+    pub(super) login: Option<Login>,
 }
 
 impl Pattern {
@@ -107,7 +168,8 @@ impl Pattern {
         if source.regex.len() > REGEX_BYTES_MAX {
             return Err(PatternFault::TooLong { bytes: source.regex.len() });
         }
-        let hir = parse(&re2::translate(source.regex)).map_err(PatternFault::Syntax)?;
+        let written = placeholder::expand(source.regex).map_err(|_| PatternFault::TwoAddresses)?;
+        let hir = parse(&re2::translate(&written)).map_err(PatternFault::Syntax)?;
         if hir.properties().minimum_len().is_none() {
             return Err(PatternFault::MatchesNothing);
         }
@@ -118,6 +180,9 @@ impl Pattern {
         let regex = meta::Builder::new().configure(config).build_from_hir(&hir).map_err(|fault| {
             if fault.size_limit().is_some() { PatternFault::TooLarge } else { PatternFault::Syntax(fault.to_string()) }
         })?;
+        if regex.is_match("") {
+            return Err(PatternFault::MatchesEmpty);
+        }
         let groups = regex.captures_len() - 1;
         if groups == 0 {
             return Err(PatternFault::NoGroup);
@@ -130,13 +195,20 @@ impl Pattern {
             Some(asked) => asked as usize,
             None => named("ip").unwrap_or(IP_GROUP_DEFAULT),
         };
+        let name = regex.group_info().to_name(regex_automata::PatternID::ZERO, ip_group);
+        if let Some(name) = name.filter(|name| is_clients(name)) {
+            return Err(PatternFault::ClientsGroup { name: name.to_owned() });
+        }
         Ok(Pattern {
             id,
             severity: source.severity,
             programs: source.programs.to_vec(),
             hir,
-            weight: source.weight.max(1),
+            weight: source.weight,
             attempts_group: named(ATTEMPTS_GROUP).filter(|group| *group != ip_group),
+            session_group: named(SESSION_GROUP),
+            witness_group: named(WITNESS_GROUP),
+            refused_by: source.refused_by.map_or(0, |who| short_hash(who.as_bytes())),
             ip_group,
             regex,
         })
@@ -147,12 +219,22 @@ impl Pattern {
         !self.programs.is_empty()
     }
 
+    /// Whether records of a program concern it.
+    pub(super) fn sees(&self, program: &[u8]) -> bool {
+        !self.is_bound() || self.programs.iter().any(|bound| is_below(program, bound.as_bytes()))
+    }
+
     pub(super) fn cache(&self) -> meta::Cache {
         self.regex.create_cache()
     }
 
     pub(super) fn slots(&self) -> usize {
         2 * self.regex.captures_len()
+    }
+
+    /// Which group is the address.
+    pub(super) fn ip_group(&self) -> usize {
+        self.ip_group
     }
 
     /// Takes the address and the number of failures from a text that matches. `None` if the text does not match after
@@ -162,7 +244,7 @@ impl Pattern {
         cache: &mut meta::Cache,
         slots: &mut [Option<NonMaxUsize>],
         text: &[u8],
-    ) -> Option<(Address, u32)> {
+    ) -> Option<Caught> {
         let input = regex_automata::Input::new(text);
         self.regex.search_slots_with(cache, &input, slots)?;
         let caught = |group: usize| {
@@ -175,12 +257,52 @@ impl Pattern {
             Some(digits) => std::str::from_utf8(digits).ok().map_or(1, |text| text.parse().unwrap_or(u32::MAX)),
             None => 1,
         };
-        Some((address, attempts.max(1).saturating_mul(self.weight)))
+        let hash = |group: Option<usize>| group.and_then(caught).filter(|text| !text.is_empty()).map_or(0, short_hash);
+        let login = (self.refused_by != 0).then(|| Login {
+            refused_by: self.refused_by,
+            session: hash(self.session_group),
+            witness: hash(self.witness_group),
+        });
+        Some(Caught { address, failures: attempts.max(1).saturating_mul(self.weight), login })
+    }
+
+    /// What each group caught, for people: its name, or its number, and the text. `None` if the text does not match.
+    pub(super) fn groups(&self, text: &[u8]) -> Option<Vec<(String, Vec<u8>)>> {
+        let mut captures = self.regex.create_captures();
+        self.regex.captures(text, &mut captures);
+        if !captures.is_match() {
+            return None;
+        }
+        let names = self.regex.group_info().pattern_names(regex_automata::PatternID::ZERO);
+        let named = names.enumerate().skip(1).filter_map(|(group, name)| {
+            let caught = text.get(captures.get_group(group)?.range())?;
+            Some((name.map_or_else(|| group.to_string(), str::to_owned), caught.to_vec()))
+        });
+        Some(named.collect())
     }
 }
 
+/// Whether a record of `program` is one of `bound`, or of something below it: `postfix/smtpd`, and `postfix-out/smtpd` of
+/// another instance, are below `postfix`.
+pub(super) fn is_below(program: &[u8], bound: &[u8]) -> bool {
+    let below = |rest: &[u8]| rest.is_empty() || rest.starts_with(b"/");
+    program.strip_prefix(bound).is_some_and(below) || instance_of(program) == Some(bound)
+}
+
+/// The program of whose second instance this is a part: `postfix` for `postfix-out/smtpd`.
+pub(super) fn instance_of(program: &[u8]) -> Option<&[u8]> {
+    let name = program.get(..memchr::memchr(b'/', program)?)?;
+    name.get(..memchr::memchr(b'-', name)?)
+}
+
+/// Whether a group's name is one for what a client writes.
+pub(super) fn is_clients(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    CLIENTS_FIELDS.iter().any(|field| name.contains(field))
+}
+
 /// The address in what a group caught. Groups such as `([0-9.]+)` or `(\S+)` catch the punctuation behind it too.
-fn address_in(caught: &[u8]) -> Option<Address> {
+pub(super) fn address_in(caught: &[u8]) -> Option<Address> {
     Address::parse_with_port(caught).or_else(|| {
         let trimmed = caught.trim_ascii();
         let end = trimmed.iter().rposition(|b| !b".,;:".contains(b))? + 1;
@@ -212,7 +334,7 @@ fn parse(regex: &str) -> Result<Hir, String> {
 pub(super) fn pattern(number: u32, regex: &str, programs: &[&str], severity: u8) -> Pattern {
     let programs: Vec<String> = programs.iter().map(|p| p.to_string()).collect();
     let severity = Severity::new(severity).unwrap();
-    let source = Source { regex, ip_group: None, severity, weight: 1, programs: &programs };
+    let source = Source { regex, ip_group: None, severity, weight: 1, programs: &programs, refused_by: None };
     Pattern::compile(PatternId::new(number).unwrap(), &source).unwrap()
 }
 
@@ -221,14 +343,15 @@ mod tests {
     use super::*;
 
     fn compile(regex: &str, ip_group: Option<u32>) -> Result<Pattern, PatternFault> {
-        let source = Source { regex, ip_group, severity: Severity::new(1).unwrap(), weight: 1, programs: &[] };
+        let severity = Severity::new(1).unwrap();
+        let source = Source { regex, ip_group, severity, weight: 1, programs: &[], refused_by: None };
         Pattern::compile(PatternId::new(0).unwrap(), &source)
     }
 
     fn extract(regex: &str, ip_group: Option<u32>, text: &[u8]) -> Option<(String, u32)> {
         let pattern = compile(regex, ip_group).unwrap();
         let mut slots = vec![None; pattern.slots()];
-        pattern.extract(&mut pattern.cache(), &mut slots, text).map(|(a, n)| (a.to_string(), n))
+        pattern.extract(&mut pattern.cache(), &mut slots, text).map(|c| (c.address.to_string(), c.failures))
     }
 
     #[test]
@@ -263,6 +386,10 @@ mod tests {
         assert!(fault(&format!("({})", "a".repeat(REGEX_BYTES_MAX)), None).contains("bytes long"));
         assert!(fault(r"(\1)", None).contains("backreference"));
         assert!(fault(r"(?=(a))", None).contains("look-around"));
+        assert!(fault(r"(x)?", None).contains("matches an empty line"));
+        assert!(fault("from <IP> to <IP>", None).contains("twice"));
+        assert!(fault("of <USER> from <IP>", Some(1)).contains("which the client writes"));
+        assert!(fault(r"of (?P<alt_user>\S+) from x", None).contains("which the client writes"));
         assert_eq!(compile(r"([a&&b])", None).err(), None);
         assert!(compile(r"(\p{Greek}[é])", None).is_ok());
     }

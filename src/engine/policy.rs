@@ -4,7 +4,7 @@
 //! changes after it was published, so all shards may read the same one.
 
 use super::address::Address;
-use super::ban::{PatternId, Severity};
+use super::ban::{FailureKind, PatternId, Severity};
 use super::escalation::BanRules;
 use super::matcher::Matcher;
 use super::table::NetworkTable;
@@ -34,6 +34,8 @@ pub struct PatternName {
     pub name: Arc<str>,
     /// As the newest policy that has the pattern says.
     pub severity: Severity,
+    /// The same; `None` if no policy had it: an operator's ban, or one that was learned.
+    pub kind: Option<FailureKind>,
 }
 
 /// How questions are read and answered.
@@ -54,6 +56,11 @@ impl Policy {
     /// A pattern's name; empty for a number that was never given out.
     pub fn name(&self, pattern: PatternId) -> &str {
         self.names.get(pattern.number() as usize).map_or("", |pattern| &pattern.name)
+    }
+
+    /// What a pattern's failures are; `None` where that is not known.
+    pub fn kind(&self, pattern: PatternId) -> Option<FailureKind> {
+        self.names.get(pattern.number() as usize).and_then(|pattern| pattern.kind)
     }
 
     /// Whether records from this sender are read.

@@ -1,4 +1,4 @@
-//! A bounded map from clients to values, ordered by when each was last touched.
+//! A bounded map from keys (clients, most often) to values, ordered by when each was last touched.
 //!
 //! Counting and remembering offenders both need the same thing: find a client in constant time, know which one has
 //! been quiet longest, and never hold more than a fixed number. So forgetting is a walk from the quiet end that
@@ -10,7 +10,7 @@
 use super::address::Network;
 use super::table::HashKey;
 use hashbrown::HashTable;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash};
 
 /// Marks the end of the list, and of the free list. Not a valid index: `max` is below it.
 const NONE: u32 = u32::MAX;
@@ -25,8 +25,8 @@ const MAX: usize = FREE as usize - 1;
 const PREPARED_MAX: usize = 1 << 20;
 
 #[derive(Debug)]
-struct Node<V> {
-    client: Network,
+struct Node<V, K> {
+    client: K,
     /// The next one touched later; in a free node, the next free one.
     newer: u32,
     /// The next one touched earlier; in a free node, [`FREE`].
@@ -36,8 +36,8 @@ struct Node<V> {
 
 /// At most `max` clients with a value each, in order of last touch.
 #[derive(Debug)]
-pub struct Recency<V> {
-    nodes: Vec<Node<V>>,
+pub struct Recency<V, K = Network> {
+    nodes: Vec<Node<V, K>>,
     index: HashTable<u32>,
     hash: HashKey,
     max: usize,
@@ -48,15 +48,15 @@ pub struct Recency<V> {
 
 /// What [`Recency::touch`] found or made.
 #[derive(Debug)]
-pub struct Touched<'a, V> {
+pub struct Touched<'a, V, K = Network> {
     pub value: &'a mut V,
     /// The quietest client, dropped to make room.
-    pub evicted: Option<(Network, V)>,
+    pub evicted: Option<(K, V)>,
 }
 
-impl<V: Default> Recency<V> {
+impl<V: Default, K: Copy + Eq + Hash> Recency<V, K> {
     /// An empty table for at most `max` clients (at least one).
-    pub fn new(max: usize, hash: HashKey) -> Recency<V> {
+    pub fn new(max: usize, hash: HashKey) -> Recency<V, K> {
         let max = max.clamp(1, MAX);
         let prepared = max.min(PREPARED_MAX);
         Recency {
@@ -83,18 +83,18 @@ impl<V: Default> Recency<V> {
         self.max = max.clamp(1, MAX);
     }
 
-    pub fn get(&self, client: Network) -> Option<&V> {
+    pub fn get(&self, client: K) -> Option<&V> {
         self.find(client).map(|at| &self.nodes[at as usize].value)
     }
 
     /// The value of `client` without touching it.
-    pub fn get_mut(&mut self, client: Network) -> Option<&mut V> {
+    pub fn get_mut(&mut self, client: K) -> Option<&mut V> {
         self.find(client).map(|at| &mut self.nodes[at as usize].value)
     }
 
     /// The value of `client`, made with its default if it was not there; the client becomes the newest. If the table
     /// is full, the oldest one is dropped and returned.
-    pub fn touch(&mut self, client: Network) -> Touched<'_, V> {
+    pub fn touch(&mut self, client: K) -> Touched<'_, V, K> {
         let mut evicted = None;
         let at = match self.find(client) {
             Some(at) => {
@@ -113,12 +113,12 @@ impl<V: Default> Recency<V> {
     }
 
     /// The client that was quiet for longest.
-    pub fn oldest(&self) -> Option<(Network, &V)> {
+    pub fn oldest(&self) -> Option<(K, &V)> {
         self.nodes.get(self.oldest as usize).map(|node| (node.client, &node.value))
     }
 
     /// Makes a client the newest, if it is there.
-    pub fn renew(&mut self, client: Network) {
+    pub fn renew(&mut self, client: K) {
         let hash = self.hash.hash_one(client);
         let nodes = &self.nodes;
         if let Some(&at) = self.index.find(hash, |&at| nodes[at as usize].client == client) {
@@ -127,12 +127,12 @@ impl<V: Default> Recency<V> {
         }
     }
 
-    pub fn pop_oldest(&mut self) -> Option<(Network, V)> {
+    pub fn pop_oldest(&mut self) -> Option<(K, V)> {
         let client = self.nodes.get(self.oldest as usize)?.client;
         self.remove(client).map(|value| (client, value))
     }
 
-    pub fn remove(&mut self, client: Network) -> Option<V> {
+    pub fn remove(&mut self, client: K) -> Option<V> {
         let hash = self.hash.hash_one(client);
         let nodes = &self.nodes;
         let found = self.index.find_entry(hash, |&at| nodes[at as usize].client == client).ok()?;
@@ -146,7 +146,7 @@ impl<V: Default> Recency<V> {
     }
 
     /// All clients, oldest first.
-    pub fn iter(&self) -> impl Iterator<Item = (Network, &V)> {
+    pub fn iter(&self) -> impl Iterator<Item = (K, &V)> {
         let mut at = self.oldest;
         std::iter::from_fn(move || {
             let node = self.nodes.get(at as usize)?;
@@ -162,16 +162,16 @@ impl<V: Default> Recency<V> {
 
     /// The client at a place, below [`Recency::places`]; `None` if it is free. A client stays at its place until it is
     /// removed, so that all of them can be looked through in several steps.
-    pub fn at(&self, place: usize) -> Option<(Network, &V)> {
+    pub fn at(&self, place: usize) -> Option<(K, &V)> {
         self.nodes.get(place).filter(|node| node.older != FREE).map(|node| (node.client, &node.value))
     }
 
-    fn find(&self, client: Network) -> Option<u32> {
+    fn find(&self, client: K) -> Option<u32> {
         self.index.find(self.hash.hash_one(client), |&at| self.nodes[at as usize].client == client).copied()
     }
 
     /// A node for `client`, indexed but not yet linked.
-    fn insert(&mut self, client: Network) -> u32 {
+    fn insert(&mut self, client: K) -> u32 {
         let at = if self.free == NONE {
             let at = u32::try_from(self.nodes.len()).expect("max keeps the slab below 2^32 nodes");
             self.nodes.push(Node { client, newer: NONE, older: NONE, value: V::default() });

@@ -14,7 +14,7 @@ use super::system::{self, Handle};
 use crate::engine::address::{Address, Network};
 use crate::engine::ban::{Act, ByPattern, Decision, Failure, Learned, Lift, Order, Origin, OwnerHash, client_of};
 use crate::engine::evidence::{Evidence, Kept};
-use crate::engine::matcher::{Found, Scratch};
+use crate::engine::matcher::{Found, Match, Scratch};
 use crate::engine::owner::{Known, Owner};
 use crate::engine::policy::Policy;
 use crate::engine::replica::Replica;
@@ -692,8 +692,8 @@ impl Core {
                 }
                 let client = client_of(found.address, &self.policy.rules);
                 self.evidence.keep(client, found.pattern, record.program, record.message, self.now);
-                let failure =
-                    Failure { client, count: found.failures, pattern: found.pattern, severity: found.severity };
+                let Match { pattern, severity, failures: count, login, .. } = found;
+                let failure = Failure { client, count, pattern, severity, login };
                 match self.owner_hash.owner(client, self.shards) {
                     owner if owner == self.index => self.count(&failure),
                     owner => self.exchange.fail(owner, failure),
@@ -896,7 +896,7 @@ mod tests {
 
     fn fails(n: u32) -> Failure {
         let Ban { pattern, severity, .. } = learned(n, None).ban;
-        Failure { client: client(n), count: 5, pattern, severity }
+        Failure { client: client(n), count: 5, pattern, severity, login: None }
     }
 
     #[test]

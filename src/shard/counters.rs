@@ -142,6 +142,8 @@ pub struct Counters {
     /// Failures counted, those of clients already banned, and those that led to a ban.
     pub counted: u64,
     pub already_banned: u64,
+    /// Matched lines about failures that other lines had told of.
+    pub known: u64,
     pub banned: u64,
     /// Times that taking in lines paused because an owner did not keep up.
     pub pauses: u64,
@@ -212,6 +214,7 @@ impl Counters {
     pub fn outcome(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Counted => self.counted += 1,
+            Outcome::Known => self.known += 1,
             Outcome::AlreadyBanned => self.already_banned += 1,
             Outcome::Banned => self.banned += 1,
         }

@@ -288,7 +288,8 @@ mod tests {
 
     fn failure(n: u32) -> Failure {
         let client = Network::parse("192.0.2.1").unwrap();
-        Failure { client, count: n, pattern: PatternId::new(0).unwrap(), severity: Severity::new(1).unwrap() }
+        let (pattern, severity) = (PatternId::new(0).unwrap(), Severity::new(1).unwrap());
+        Failure { client, count: n, pattern, severity, login: None }
     }
 
     fn decision(serial: u64) -> Decision {

@@ -105,6 +105,9 @@ pub struct BanItem {
     ip_address: String,
     pattern: String,
     severity: u8,
+    /// What the pattern's failures are: `auth`, `abuse` or `probe`. Null for a ban that an operator ordered.
+    #[schema(example = "auth")]
+    kind: Option<&'static str>,
     failures: u32,
     offences: u32,
     banned_at: String,
@@ -122,6 +125,7 @@ impl From<BanShown> for BanItem {
             ip_address: ban.client.to_string(),
             pattern: ban.pattern.to_string(),
             severity: ban.severity,
+            kind: ban.kind,
             failures: ban.failures,
             offences: ban.offences,
             banned_at: print_wall(ban.banned_at),
@@ -308,6 +312,45 @@ impl From<PastBan> for PastBanItem {
     }
 }
 
+/// What is right and wrong with a pattern.
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub struct PatternCheck {
+    #[schema(example = true)]
+    pub success: bool,
+    /// Whether it could go live.
+    pub usable: bool,
+    pub faults: Vec<RemarkItem>,
+    pub warnings: Vec<RemarkItem>,
+    /// A line in which a client has another one found. With `syslog.strict` such a pattern is refused.
+    pub counter_example: Option<CounterExampleItem>,
+    /// What it finds in each line that was sent.
+    pub lines: Vec<CheckedLine>,
+}
+
+/// Something about one key of a pattern.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RemarkItem {
+    #[schema(example = "regex")]
+    pub key: String,
+    pub message: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CounterExampleItem {
+    pub line: String,
+    /// Whose line it can be; null if it names nobody but whom its writer wants.
+    pub of: Option<String>,
+    /// Who is found in it.
+    pub found: String,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct CheckedLine {
+    pub matches: bool,
+    pub ip_address: Option<String>,
+    pub failures: u32,
+}
+
 /// Why an address is denied, or why not.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Explanation {
@@ -466,6 +509,9 @@ pub struct ShardItem {
 pub struct PatternItem {
     name: String,
     severity: u8,
+    /// What its failures are: `auth`, `abuse` or `probe`.
+    #[schema(example = "auth")]
+    kind: Option<&'static str>,
     matches: u64,
     bans: u64,
     /// Bans in force.
@@ -540,6 +586,7 @@ impl StatusAnswer {
         let by_pattern = overview.by_pattern.iter().map(|pattern| PatternItem {
             name: pattern.name.to_string(),
             severity: pattern.severity,
+            kind: pattern.kind,
             matches: pattern.matches,
             bans: pattern.bans,
             banned: pattern.banned,

@@ -78,11 +78,12 @@ fn name(happening: &Happening) -> &'static str {
 
 fn data(happening: &Happening) -> Value {
     match happening {
-        Happening::Ban { at, client, pattern, severity, failures, offences, expires_at, learned, by } => json!({
+        Happening::Ban { at, client, pattern, severity, kind, failures, offences, expires_at, learned, by } => json!({
             "at": print_wall(*at),
             "ip_address": client.to_string(),
             "pattern": pattern,
             "severity": severity,
+            "kind": kind,
             "failures": failures,
             "offences": offences,
             "expires_at": print_wall(*expires_at),

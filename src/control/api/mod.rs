@@ -13,6 +13,7 @@
 //!   bans.rs       ban, unban, the list of bans
 //!   lists.rs      whitelist and blacklist
 //!   explain.rs    why an address is denied, or why not
+//!   patterns.rs   a pattern, tried before it goes live
 //!   server.rs     how the server is doing, reload, audit
 //!   events.rs     what happens, as it happens
 //!   answers.rs    the JSON of all of them
@@ -34,6 +35,7 @@ mod input;
 mod limit;
 mod lists;
 mod page;
+mod patterns;
 mod refusal;
 mod schema;
 mod serve;
@@ -256,6 +258,7 @@ fn routes() -> OpenApiRouter<Office> {
         .routes(routes!(lists::whitelist, lists::add_to_whitelist, lists::remove_from_whitelist))
         .routes(routes!(lists::blacklist, lists::add_to_blacklist, lists::remove_from_blacklist))
         .routes(routes!(explain::explain))
+        .routes(routes!(patterns::check))
         .routes(routes!(events::events))
         .routes(routes!(server::status))
         .routes(routes!(server::history))

@@ -42,6 +42,7 @@ pub const HELP: &[(&str, Kind, &str)] = &[
         Counter,
         "Times that a connection was not read because another shard did not keep up",
     ),
+    ("fail2ban_kind_matches_total", Counter, "Log lines that patterns matched, by what their failures are"),
     ("fail2ban_pattern_matches_total", Counter, "Log lines that a pattern matched and named"),
     // Bans
     ("fail2ban_failures_total", Counter, "Matched lines, by what became of them"),

@@ -248,9 +248,12 @@ fn patterns(matched: &mut Vec<u64>, reports: &[&Report], policy: &Policy) {
         let pattern = label(at, &known.name);
         let matches = sum(|report| report.counters.matches.counts());
         let severity = known.severity.level().to_string();
-        // What is new counts for the severity of now; what came under another stays there.
-        counter!("fail2ban_pattern_matches_total", "pattern" => pattern.clone(), "severity" => severity)
-            .increment(matches.saturating_sub(*matched));
+        // What is new counts for the severity and kind of now; what came under another stays there.
+        let new = matches.saturating_sub(*matched);
+        counter!("fail2ban_pattern_matches_total", "pattern" => pattern.clone(), "severity" => severity).increment(new);
+        if let Some(kind) = known.kind {
+            counter!("fail2ban_kind_matches_total", "kind" => kind.name()).increment(new);
+        }
         *matched = matches.max(*matched);
         let bans = sum(|report| report.counters.bans.counts());
         let current = sum(|report| report.banned_by.counts());
@@ -306,6 +309,7 @@ fn totals(reports: &[&Report]) {
 
     set("fail2ban_failures_total", ("result", "counted"), |r| r.counters.counted);
     set("fail2ban_failures_total", ("result", "already_banned"), |r| r.counters.already_banned);
+    set("fail2ban_failures_total", ("result", "known"), |r| r.counters.known);
     set("fail2ban_failures_total", ("result", "banned"), |r| r.counters.banned);
     set("fail2ban_failures_total", ("result", "whitelisted"), |r| r.counters.allowed_matches);
     for service in Service::ASKED {

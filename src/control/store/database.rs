@@ -137,11 +137,18 @@ pub type Result<T> = std::result::Result<T, DatabaseFault>;
 /// The schema, a step at a time; only ever forward.
 fn migrations(dialect: Dialect) -> Vec<Migration> {
     let files: &[(i64, &'static str, &'static str)] = match dialect {
-        Dialect::Sqlite => &[(1, "schema", include_str!("../../../migrations/sqlite/0001_schema.sql"))],
-        Dialect::Postgres => &[(1, "schema", include_str!("../../../migrations/postgres/0001_schema.sql"))],
+        Dialect::Sqlite => &[
+            (1, "schema", include_str!("../../../migrations/sqlite/0001_schema.sql")),
+            (2, "kinds", include_str!("../../../migrations/sqlite/0002_kinds.sql")),
+        ],
+        Dialect::Postgres => &[
+            (1, "schema", include_str!("../../../migrations/postgres/0001_schema.sql")),
+            (2, "kinds", include_str!("../../../migrations/postgres/0002_kinds.sql")),
+        ],
         Dialect::MySql => &[
             (1, "schema", include_str!("../../../migrations/mysql/0001_schema.sql")),
             (2, "triggers", include_str!("../../../migrations/mysql/0002_triggers.sql")),
+            (3, "kinds", include_str!("../../../migrations/mysql/0003_kinds.sql")),
         ],
     };
     let migration = |(version, name, sql): &(i64, &'static str, &'static str)| {
@@ -470,8 +477,20 @@ impl Database {
     }
 
     async fn read_patterns(&mut self) -> Result<(Vec<Row>, usize)> {
-        const COLUMNS: [&str; 9] =
-            ["name", "regex", "ip_group", "severity", "description", "enabled", "program", "weight", "examples"];
+        const COLUMNS: [&str; 12] = [
+            "name",
+            "regex",
+            "ip_group",
+            "severity",
+            "description",
+            "enabled",
+            "program",
+            "weight",
+            "examples",
+            "kind",
+            "versions",
+            "refused_by",
+        ];
         let all = self.count("SELECT COUNT(*) FROM patterns").await?;
         let counted = all.min(PATTERNS_MAX);
         let columns = COLUMNS.map(|column| self.dialect.text(column)).join(", ");

@@ -219,7 +219,9 @@ impl Dialect {
         let kind = match column {
             "escalation_factor" => "double",
             "enabled" => "bool",
-            "name" | "regex" | "description" | "program" | "examples" => return "?",
+            "name" | "regex" | "description" | "program" | "examples" | "kind" | "versions" | "refused_by" => {
+                return "?";
+            }
             _ => "integer",
         };
         match (self, kind) {

@@ -70,6 +70,8 @@ pub struct Keeper {
     told: Option<Status>,
     /// Faults that were logged.
     logged: Vec<RowFault>,
+    /// Warnings that were.
+    warned: Vec<RowFault>,
 }
 
 /// Its ends of the channels.
@@ -158,6 +160,7 @@ impl Keeper {
             refusal: None,
             told: None,
             logged: Vec::new(),
+            warned: Vec::new(),
         }
     }
 
@@ -491,9 +494,13 @@ impl Keeper {
         let local = self.shared.local.borrow().clone();
         *self.shared.file.borrow_mut() = Lists::of_file(&settings);
         let compiled = self.publishing(move |publisher| publisher.policy(&settings, contents.as_ref(), &local)).await;
-        let Compiled { policy, faults, faulty, ban_from_database } = compiled;
+        let Compiled { policy, faults, warnings, faulty, ban_from_database } = compiled;
         self.ban_from_database = ban_from_database;
         self.name_sources();
+        for warning in warnings.iter().filter(|warning| !self.warned.contains(warning)).take(LOGGED_AT_ONCE) {
+            journal::pattern_steerable(warning);
+        }
+        self.warned = warnings;
         self.status.faults = faults;
         self.status.faulty = faulty;
         *self.shared.names.borrow_mut() = Arc::clone(&policy.names);

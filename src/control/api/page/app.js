@@ -779,7 +779,7 @@ function happened(kind, text) {
     return;
   }
   if (kind === 'sample') return sampled(event);
-  if (waiting.length < WAITING_MAX) waiting.push({ kind, ...event });
+  if (waiting.length < WAITING_MAX) waiting.push({ ...event, kind });
   else unseen += 1;
   if (kind === 'policy') known.refused = null;
   if (kind === 'refused') known.refused = event.faults ?? [];
@@ -908,7 +908,7 @@ async function recentBans() {
   try {
     const page = await ask('GET', `temp-bans${query({ limit: 10, sort: 'banned_at', order: 'desc' })}`);
     recentLoaded = true;
-    const lines = page.temp_bans.map((ban) => feedLine({ kind: 'ban', at: ban.banned_at, ...ban }));
+    const lines = page.temp_bans.map((ban) => feedLine({ at: ban.banned_at, ...ban, kind: 'ban' }));
     $('feed').append(...lines.slice(0, Math.max(0, FEED_MAX - $('feed').childElementCount)));
     $('feed-empty').hidden = $('feed').childElementCount > 0;
   } catch (why) {
