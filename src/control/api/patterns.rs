@@ -28,6 +28,7 @@ pub(super) struct Candidate {
     name: Option<String>,
     /// The group that captures the address, by number.
     #[serde(default)]
+    #[schema(minimum = 1, maximum = 99)]
     ip_group: Option<u32>,
     /// Programs that it is for. Without any it sees `program[pid]: message` of all of them.
     #[serde(default)]
@@ -68,6 +69,9 @@ pub(super) async fn check(State(office): State<Office>, request: Request) -> Res
     let candidate: Candidate = input::body(request).await?;
     if candidate.lines.len() > LINES_MAX {
         return Err(Refused::wrong(format!("lines: expected at most {LINES_MAX}")));
+    }
+    if candidate.ip_group.is_some_and(|group| !(1..=99).contains(&group)) {
+        return Err(Refused::wrong("ip_group: expected a number from 1 to 99"));
     }
     // It takes all of a core for a moment.
     let _turn = office.searching.lock().await;
