@@ -454,7 +454,7 @@ pub(super) fn read_text(rule: TextRule, content: &Content) -> Result<String, Str
             }
         }
         TextRule::FailureKind => {
-            if FailureKind::from_name(&text).is_none() {
+            if FailureKind::from_name(text).is_none() {
                 return Err(format!("expected {}, found {found}", one_of(&FailureKind::NAMES)));
             }
         }
