@@ -268,6 +268,9 @@ fn a_pattern_is_tried_before_it_goes_live() {
         (json!({"regex": "x"}), "regex", "has no group"),
         (json!({"regex": "((a{100}){100}){100}"}), "regex", "smaller repetitions"),
         (json!({"regex": "^<IP>$", "program": ["a b"]}), "program", "name of a program"),
+        (json!({"regex": "^<IP>$", "kind": "rude"}), "kind", "auth"),
+        (json!({"regex": "^<IP>$", "ip_group": 0}), "ip_group", "from 1 to 99"),
+        (json!({"regex": "^of <USER> from <IP>$", "ip_group": 1}), "regex", "which the client writes"),
         (json!({"regex": "^<IP>$", "examples": ["x: 192.0.2.1 => 192.0.2.2"]}), "examples", "is not matched"),
     ] {
         let said = check(body);

@@ -450,3 +450,24 @@ fn five_wrong_passwords_at_dovecot_and_postfix_ban_and_four_do_not() {
     let ban = server.wait_for_ban(&client.to_string(), 1);
     assert_eq!((&ban["kind"], &ban["failures"]), (&"auth".into(), &5.into()));
 }
+
+/// When the passwords cannot be looked at, nobody is counted at Dovecot for what is the server's fault. Postfix does not learn
+/// why its question failed and counts, as docs/patterns.md says.
+#[test]
+fn a_password_database_that_is_down_is_nobodys_failure_at_dovecot() {
+    let config = Config::new().set("ban.max_attempts", 1000);
+    let server = Server::start(config);
+    let Some(mail) = MailServer::start(&server, true) else { return };
+    // Newer than what was read, and not to be read by the auth process, which is not root.
+    let database = mail.directory.0.join("users");
+    fs::write(&database, "bob:{PLAIN}right::::::\n").expect("the password database");
+    fs::set_permissions(&database, fs::Permissions::from_mode(0o000)).expect("to close it");
+    let (reader, sender): (IpAddr, IpAddr) = (Ipv4Addr::new(127, 0, 0, 10).into(), Ipv4Addr::new(127, 0, 0, 11).into());
+    imap(reader, mail.ports, "bob", &["right", "right"]);
+    pop3(reader, mail.ports, "bob", "right");
+    sieve(reader, mail.ports, "bob", "right");
+    smtp(sender, mail.ports.smtp, "bob", &["right"]);
+    let failures = |client: IpAddr| server.ok("GET", &format!("/api/explain?ip={client}"), "")["failures"].as_u64();
+    wait_for("Postfix's line", || (failures(sender) == Some(1)).then_some(()));
+    assert_eq!(failures(reader), Some(0), "{}", mail.said());
+}

@@ -31,13 +31,13 @@ pub fn run(file: &Path) -> Result<(), RunFault> {
     }
     let mut judge = Judge::default();
     let mut printed = 0;
-    if !patterns.is_empty() {
-        super::print("syslog:\n  patterns:\n");
-    }
     for (number, pattern) in (0..).zip(&patterns) {
         let Some(id) = PatternId::new(number) else { break };
         match judge.judge(id, pattern, false) {
             Ok(judged) => {
+                if printed == 0 {
+                    super::print("syslog:\n  patterns:\n");
+                }
                 for warning in judged.warnings {
                     eprintln!("mailfail2ban: warning: {}: {}", pattern.name, warning.message);
                     super::print(&format!("    # {}.\n", warning.message));

@@ -1,5 +1,6 @@
 //! `match --explain N`: what becomes of one line of a log, and why.
 
+use super::matching::{open_log, read_line};
 use crate::control::RunFault;
 use crate::control::publish::Publisher;
 use crate::engine::matcher::Found;
@@ -9,8 +10,6 @@ use crate::engine::trial::{Trial, try_all};
 use crate::wire::syslog::decode_logged;
 use std::fmt::Write as _;
 use std::path::Path;
-
-use super::matching::{open_log, read_line};
 
 /// Patterns that do not match are told with all that is known of them if there are no more than this; else those that
 /// have the most of the line in common.
@@ -58,8 +57,8 @@ fn explain(policy: &Policy, number: u64, line: &[u8]) -> String {
     {
         let _ = writeln!(text, "  {name:<8} {}", if value.is_empty() { "-".to_owned() } else { shown(value) });
     }
-    let mut trials = try_all(&policy.matcher, record.program, record.pid, record.message);
-    let (matching, mut others): (Vec<Trial>, Vec<Trial>) = trials.drain(..).partition(|trial| trial.caught.is_some());
+    let trials = try_all(&policy.matcher, record.program, record.pid, record.message);
+    let (matching, mut others): (Vec<Trial>, Vec<Trial>) = trials.into_iter().partition(|trial| trial.caught.is_some());
     let _ = writeln!(
         text,
         "\n{} of {} patterns see records of this program; {} match",

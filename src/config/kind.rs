@@ -454,8 +454,8 @@ pub(super) fn read_text(rule: TextRule, content: &Content) -> Result<String, Str
             }
         }
         TextRule::FailureKind => {
-            if FailureKind::ALL.iter().all(|kind| kind.name() != text) {
-                return Err(format!("expected auth, abuse or probe, found {found}"));
+            if FailureKind::from_name(text).is_none() {
+                return Err(format!("expected {}, found {found}", one_of(&FailureKind::NAMES)));
             }
         }
         TextRule::UrlPath => {

@@ -380,11 +380,9 @@ pub(super) trait Choice {
 
 impl Choice for FailureKind {
     fn choose(&mut self, name: &str) -> bool {
-        let known = FailureKind::ALL.into_iter().find(|kind| kind.name() == name);
-        known.is_some_and(|kind| {
-            *self = kind;
-            true
-        })
+        let Some(kind) = FailureKind::from_name(name) else { return false };
+        *self = kind;
+        true
     }
 
     fn chosen(&self) -> &'static str {

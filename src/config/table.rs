@@ -1,5 +1,6 @@
 //! The one table of settings, and the one of a pattern's keys. Everything else is derived from them.
 
+use crate::engine::ban::FailureKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -924,7 +925,7 @@ pub static PATTERN_KEYS: &[Setting<PatternSettings>] = &[
     },
     Setting {
         key: "kind",
-        kind: Kind::Choice(&["auth", "abuse", "probe"]),
+        kind: Kind::Choice(&FailureKind::NAMES),
         absent: Absent::Default("auth"),
         unit: "",
         doc: "What its failures are; `syslog.kinds` says which kinds count.",

@@ -143,7 +143,9 @@ fn remark_of(verdict: &Verdict) -> Option<Remark> {
             )
         }
         Verdict::Undecided => {
-            "it is too large to tell whether a client can have another one banned; use smaller repetitions".to_owned()
+            "it cannot be told whether a client can have another one banned: the regex is too large, or its group takes \
+             none of the usual addresses; use smaller repetitions, and <IP>"
+                .to_owned()
         }
     };
     Some(Remark { key: "regex", message })

@@ -46,7 +46,7 @@ pub struct Publisher {
 
 /// The matcher of the database's patterns, the rows and the settings that it was made of, those rows that were left out,
 /// and what is to be said of others.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct OfRows {
     rows: Vec<Row>,
     kinds: Vec<String>,
@@ -299,15 +299,19 @@ impl Publisher {
         self.good_ban.clone()
     }
 
-    fn matcher_of_rows(&mut self, rows: &[Row], settings: &SyslogSettings) -> OfRows {
+    /// What was made of the database's patterns: what there is already, if they and what decides about them are the same.
+    fn matcher_of_rows(&mut self, rows: &[Row], settings: &SyslogSettings) -> &OfRows {
         let SyslogSettings { kinds, strict, .. } = settings;
-        if let Some(known) = &self.of_rows
-            && known.rows == rows
-            && known.kinds == *kinds
-            && known.strict == *strict
-        {
-            return known.clone();
-        }
+        let is_same = |of: &OfRows| of.rows == rows && of.kinds == *kinds && of.strict == *strict;
+        let made = match self.of_rows.take().filter(is_same) {
+            Some(known) => known,
+            None => self.compile_rows(rows, settings),
+        };
+        self.of_rows.insert(made)
+    }
+
+    fn compile_rows(&mut self, rows: &[Row], settings: &SyslogSettings) -> OfRows {
+        let SyslogSettings { kinds, strict, .. } = settings;
         let mut patterns = Vec::new();
         let (mut faults, mut warnings) = (Vec::new(), Vec::new());
         let mut taken: HashSet<String> = HashSet::new();
@@ -344,8 +348,7 @@ impl Publisher {
             }
         }
         let matcher = Arc::new(Matcher::new(patterns));
-        let made = OfRows { rows: rows.to_vec(), kinds: kinds.clone(), strict: *strict, matcher, faults, warnings };
-        self.of_rows.insert(made).clone()
+        OfRows { rows: rows.to_vec(), kinds: kinds.clone(), strict: *strict, matcher, faults, warnings }
     }
 
     /// The matcher of the file's patterns, and what is to be said of those that can be used.

@@ -89,12 +89,16 @@ pub enum FailureKind {
 impl FailureKind {
     pub const ALL: [FailureKind; 3] = [FailureKind::Auth, FailureKind::Abuse, FailureKind::Probe];
 
+    /// Their names, in the same order.
+    pub const NAMES: [&str; 3] = ["auth", "abuse", "probe"];
+
     pub fn name(self) -> &'static str {
-        match self {
-            FailureKind::Auth => "auth",
-            FailureKind::Abuse => "abuse",
-            FailureKind::Probe => "probe",
-        }
+        FailureKind::NAMES[self as usize]
+    }
+
+    /// The kind of that name; `None` if there is none.
+    pub fn from_name(name: &str) -> Option<FailureKind> {
+        FailureKind::ALL.into_iter().find(|kind| kind.name() == name)
     }
 }
 

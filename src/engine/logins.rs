@@ -1,17 +1,19 @@
 //! One failed login is one failure, however many programs tell of it.
 //!
 //! Dovecot's auth process tells of each refused password when it refuses it, and its login process of all of them when
-//! the connection ends. Postfix tells what Dovecot refused to it, and Dovecot tells it too. A chain of password databases tells
-//! once each, and PAM in its own line again. Which of these lines there are is a matter of settings, and in which order they arrive a
+//! the connection ends. Postfix tells what Dovecot refused to it, and Dovecot tells it too. Each of a chain of password
+//! databases tells of it. Which of these lines there are is a matter of settings, and in which order they arrive a
 //! matter of luck.
 //!
-//! So for each login there is an account: who told how many failures of it. They count as often as whoever told of the most,
-//! which needs no order: a line adds to what counts only as far as it makes the most greater. Lines are of one login if
-//! they have the session in common that the daemon wrote in them; those without a session have the client in common. What
-//! one witness tells adds up; a proxy is another one than the server behind it, where a pattern says so.
+//! So for each login there is an account: who told how many failures of it. They count as often as whoever told of the
+//! most, which needs no order: a line adds to what counts only as far as it makes the most greater. Lines are of one
+//! login if they have the session in common that the daemon wrote in them; those without a session have the client in
+//! common. What one witness tells adds up; a proxy is another one than the server behind it, where a pattern says so.
 //!
-//! An account is closed when nothing was told of it for a while, and the quietest ones are when there are too many: then a line
-//! that comes later counts anew, which is what it would without any of this.
+//! An account is closed when nothing was told of it for a while, and the quietest ones are when there are too many: then
+//! a line that comes later counts anew, which is what it would without any of this. One without a session never ends by
+//! itself, so what was told of it is forgotten after one to two periods: else whoever told more once, because the
+//! other's lines were lost, would have paid for all that the other tells later.
 
 use super::address::Network;
 use super::recency::Recency;
@@ -20,11 +22,12 @@ use super::time::Time;
 use std::hash::{BuildHasher as _, Hash};
 use std::time::Duration;
 
-/// Accounts are kept for at least this long after the last line: a connection tells of its failures at its end, and login
-/// processes give a client minutes.
+/// Accounts are kept for at least this long after the last line, which is a period: a connection tells of its failures
+/// at its end, and login processes give a client minutes.
 const KEPT_MIN: Duration = Duration::from_secs(600);
 
-/// Witnesses of one login that are told apart; the last place is for all others. sshd and PAM have five words for one refused password.
+/// Witnesses of one login that are told apart; the last place is for all others. sshd and PAM have five words for one
+/// refused password.
 const WITNESSES: usize = 6;
 
 /// Which login a line tells of. Hashes of what patterns and lines say: two logins of one client whose hashes agree by
@@ -52,32 +55,58 @@ struct Key {
     session: u32,
 }
 
+/// What one witness told.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    witness: u32,
+    /// In this period, and in the one before.
+    now: u32,
+    before: u32,
+}
+
+impl Told {
+    fn failures(&self) -> u32 {
+        self.now.saturating_add(self.before)
+    }
+}
+
 /// What was told of one login.
 #[derive(Clone, Copy, Debug)]
 struct Account {
-    told: [(u32, u32); WITNESSES],
+    told: [Told; WITNESSES],
+    /// When this period began, and when something was told last.
+    since: Time,
     last: Time,
 }
 
 impl Default for Account {
     fn default() -> Account {
-        Account { told: [(0, 0); WITNESSES], last: Time::EARLIEST }
+        Account { told: [Told::default(); WITNESSES], since: Time::EARLIEST, last: Time::EARLIEST }
     }
 }
 
 impl Account {
     fn most(&self) -> u32 {
-        self.told.iter().map(|(_, failures)| *failures).max().unwrap_or_default()
+        self.told.iter().map(Told::failures).max().unwrap_or_default()
+    }
+
+    /// Begins a period.
+    fn turn(&mut self, now: Time) {
+        self.since = now;
+        for told in &mut self.told {
+            *told = Told { witness: told.witness, now: 0, before: told.now };
+        }
     }
 
     /// Enters what a witness tells. Returns how many failures more that makes.
     fn tell(&mut self, witness: u32, failures: u32) -> u32 {
         let before = self.most();
-        // A place without failures is free.
-        let place = self.told.iter().position(|(who, told)| *told == 0 || *who == witness).unwrap_or(WITNESSES - 1);
-        if let Some((who, told)) = self.told.get_mut(place) {
-            *who = witness;
-            *told = told.saturating_add(failures);
+        let known = self.told.iter().position(|told| told.witness == witness && told.failures() > 0);
+        let free = || self.told.iter().position(|told| told.failures() == 0);
+        let place = known.or_else(free).unwrap_or(WITNESSES - 1);
+        if let Some(told) = self.told.get_mut(place) {
+            told.witness = witness;
+            told.now = told.now.saturating_add(failures);
         }
         self.most() - before
     }
@@ -107,8 +136,12 @@ impl Logins {
     pub fn tell(&mut self, client: Network, login: &Login, failures: u32, now: Time, window: Duration) -> u32 {
         let Login { refused_by, session, witness } = *login;
         let account = self.0.touch(Key { client, refused_by, session }).value;
-        if account.last.plus(window.max(KEPT_MIN)) <= now {
-            *account = Account::default();
+        let period = window.max(KEPT_MIN);
+        if account.last.plus(period) <= now {
+            *account = Account { since: now, ..Account::default() };
+        }
+        if session == 0 && account.since.plus(period) <= now {
+            account.turn(now);
         }
         account.last = now;
         account.tell(witness, failures)
@@ -189,6 +222,21 @@ mod tests {
         assert_eq!(logins.count(), 1, "that of client 2 is closed");
         assert_eq!(logins.tell(client(1), &end, 2, at(2000), WINDOW), 2);
         assert_eq!(logins.tell(client(1), &auth, 2, at(3000), Duration::from_secs(3600)), 0);
+    }
+
+    #[test]
+    fn without_a_session_what_was_told_long_ago_pays_for_nothing() {
+        let mut logins = Logins::new(100, hash_key(1));
+        let (dovecot, postfix) = (login("", "passwd-file"), login("", ""));
+        let mut tell = |login: &Login, seconds| logins.tell(client(1), login, 1, at(seconds), WINDOW);
+        // Postfix's lines are lost for an hour, one each minute; Dovecot's count.
+        assert!((0..60).all(|minute| tell(&dovecot, 60 * minute) == 1));
+        // Then Dovecot's: Postfix's count again when those of an hour ago are forgotten, not after as many.
+        let counted: u32 = (60..120).map(|minute| tell(&postfix, 60 * minute)).sum();
+        assert!((40..60).contains(&counted), "{counted}");
+        // When both tell, one counts, whenever a period begins.
+        let counted: u32 = (120..180).map(|minute| tell(&dovecot, 60 * minute) + tell(&postfix, 60 * minute)).sum();
+        assert!((40..=60).contains(&counted), "{counted}");
     }
 
     #[test]

@@ -113,10 +113,11 @@ impl Matcher {
             sets.entry(program.as_bytes().into()).or_default();
         }
         for (program, set) in &mut sets {
+            // Where a program is named that is another's instance, what is for the other's parts concerns its own.
+            let part = [program, &b"/"[..]].concat();
             for (at, pattern) in (0..).zip(&patterns) {
-                let instance = [program, &b"/"[..]].concat();
                 let concerns =
-                    |bound: &String| is_below(program, bound.as_bytes()) || is_below(&instance, bound.as_bytes());
+                    |bound: &String| is_below(program, bound.as_bytes()) || is_below(&part, bound.as_bytes());
                 if pattern.programs.iter().any(concerns) {
                     set.push(at);
                 }

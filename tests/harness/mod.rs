@@ -16,6 +16,7 @@ pub mod peers;
 pub mod spop;
 
 use limits::Limit;
+use mailfail2ban::config::{PatternSettings, Settings};
 use serde_json::Value;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -52,6 +53,14 @@ pub const TRUTH: [(&str, usize); 9] = [
     ("2001:db8::7", 2),
     ("::1", 3),
 ];
+
+/// How many of the built-in patterns are in use as they come.
+pub fn patterns_in_use() -> usize {
+    let syslog = Settings::default().syslog;
+    let is_used =
+        |pattern: &&PatternSettings| pattern.enabled && syslog.kinds.iter().any(|kind| kind == pattern.kind.name());
+    syslog.patterns.iter().filter(is_used).count()
+}
 
 /// What a mail log says of one failed login from `address`: priority and header of RFC 3164, no line end.
 pub fn failed_login(address: &str) -> String {

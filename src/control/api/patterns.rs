@@ -4,8 +4,8 @@ use super::Office;
 use super::answers::{CheckedLine, CounterExampleItem, PatternCheck, RemarkItem};
 use super::input;
 use super::refusal::{Refusals, Refused};
-use crate::config::{PatternSettings, pattern_of_row};
-use crate::control::candidate::{Judge, Judged};
+use crate::config::{PatternSettings, RowFault, pattern_of_row};
+use crate::control::candidate::{Judge, Judged, Remark};
 use crate::control::desk::Refusal;
 use crate::engine::ban::PatternId;
 use crate::engine::matcher::{Found, Matcher};
@@ -28,8 +28,18 @@ pub(super) struct Candidate {
     name: Option<String>,
     /// The group that captures the address, by number.
     #[serde(default)]
-    #[schema(minimum = 1, maximum = 99)]
-    ip_group: Option<u32>,
+    #[schema(maximum = 255)]
+    ip_group: Option<u8>,
+    #[serde(default)]
+    #[schema(maximum = 255)]
+    severity: Option<u8>,
+    #[serde(default)]
+    kind: Option<String>,
+    #[serde(default)]
+    #[schema(maximum = 65535)]
+    weight: Option<u16>,
+    #[serde(default)]
+    refused_by: Option<String>,
     /// Programs that it is for. Without any it sees `program[pid]: message` of all of them.
     #[serde(default)]
     program: Vec<String>,
@@ -45,15 +55,20 @@ pub(super) struct Candidate {
 impl Candidate {
     /// The same, read by the rules of the configuration; or what is wrong with it.
     fn settings(&self) -> Result<PatternSettings, Vec<RemarkItem>> {
-        let ip_group = self.ip_group.map(|group| group.to_string());
+        let (ip_group, severity) = (self.ip_group.map(|n| n.to_string()), self.severity.map(|n| n.to_string()));
+        let weight = self.weight.map(|n| n.to_string());
         let programs = self.program.join(",");
         let columns = [
             ("name", Some(self.name.as_deref().unwrap_or("candidate"))),
             ("regex", Some(self.regex.as_str())),
             ("ip_group", ip_group.as_deref()),
+            ("severity", severity.as_deref()),
+            ("kind", self.kind.as_deref()),
+            ("weight", weight.as_deref()),
+            ("refused_by", self.refused_by.as_deref()),
             ("program", Some(programs.as_str())),
         ];
-        let remark = |fault: crate::config::RowFault| RemarkItem { key: fault.column, message: fault.message };
+        let remark = |fault: RowFault| RemarkItem { key: fault.column, message: fault.message };
         let settings = pattern_of_row(&columns).map_err(|faults| faults.into_iter().map(remark).collect::<Vec<_>>())?;
         Ok(PatternSettings { examples: self.examples.clone(), ..settings })
     }
@@ -70,9 +85,6 @@ pub(super) async fn check(State(office): State<Office>, request: Request) -> Res
     if candidate.lines.len() > LINES_MAX {
         return Err(Refused::wrong(format!("lines: expected at most {LINES_MAX}")));
     }
-    if candidate.ip_group.is_some_and(|group| !(1..=99).contains(&group)) {
-        return Err(Refused::wrong("ip_group: expected a number from 1 to 99"));
-    }
     // It takes all of a core for a moment.
     let _turn = office.searching.lock().await;
     let checked = tokio::task::spawn_blocking(move || judge(&candidate)).await;
@@ -85,8 +97,7 @@ fn judge(candidate: &Candidate) -> PatternCheck {
         Ok(settings) => settings,
         Err(faults) => return faulty(faults),
     };
-    let item =
-        |remark: crate::control::candidate::Remark| RemarkItem { key: remark.key.to_owned(), message: remark.message };
+    let item = |remark: Remark| RemarkItem { key: remark.key.to_owned(), message: remark.message };
     match Judge::default().examine(PatternId::FIRST, &settings, false) {
         Err(faults) => faulty(faults.into_iter().map(item).collect()),
         Ok(Judged { pattern, warnings, counter_example }) => PatternCheck {
