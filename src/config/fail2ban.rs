@@ -37,8 +37,12 @@ pub fn translate_filter(name: &str, text: &str, include: impl Fn(&Path) -> Optio
     let mut values = BTreeMap::new();
     let mut opened = 0;
     read(text, &include, &mut values, &mut translation.left_out, &mut opened);
-    // Whatever it is elsewhere: here nothing stands before the message.
-    values.insert("__prefix_line".to_owned(), PREFIX.to_owned());
+    // Whatever it is elsewhere: here nothing stands before the message, but for what a filter adds to it.
+    let known = "known/__prefix_line";
+    values.insert(known.to_owned(), PREFIX.to_owned());
+    if !values.get("__prefix_line").is_some_and(|own| own.contains(known)) {
+        values.insert("__prefix_line".to_owned(), PREFIX.to_owned());
+    }
     let whole = |key: &str| values.get(key).and_then(|value| resolve(value, &values));
     let programs = whole("_daemon").map(|daemon| programs_of(&daemon)).unwrap_or_default();
     let prefix = whole("prefregex").filter(|prefix| !prefix.is_empty());
@@ -97,8 +101,8 @@ fn read(
             let text = if *opened > FILES_MAX { None } else { include(Path::new(file)) };
             match text {
                 Some(text) => read(&text, include, values, left_out, opened),
-                // What is most often in there is not needed here.
-                None if file.ends_with("common.conf") => {}
+                // What is most often in there is not needed here, and what is an administrator's own need not be there.
+                None if file.ends_with("common.conf") || file.ends_with(".local") => {}
                 None => left_out.push(format!("{file}, which it includes, cannot be read")),
             }
         }
@@ -212,11 +216,14 @@ fn translate(regex: &str) -> Result<String, &'static str> {
             return Err(why);
         }
     }
+    // An address as sendmail writes it.
+    let regex = regex.replace("(?:IPv6:<IP6>|<IP4>)", "(?:IPv6:)?<IP>");
     let mut out = String::with_capacity(regex.len());
-    let mut rest = regex;
+    let mut rest = regex.as_str();
     let mut groups: Vec<String> = Vec::new();
     let mut open = |name: &str, out: &mut String| {
-        if groups.iter().any(|taken| taken == name) {
+        // What only ties lines together says nothing here.
+        if name == "mlfid" || groups.iter().any(|taken| taken == name) {
             out.push_str("(?:");
         } else {
             groups.push(name.to_owned());
@@ -329,6 +336,16 @@ mod tests {
         let (patterns, left_out) = translated(text);
         assert_eq!(left_out, [""; 0]);
         assert_eq!(patterns, [r"x widget ^login of (?P<user>\S+) from <IP>: (?:no|never)$", "x-2  ^bare <IP> 100%"]);
+    }
+
+    #[test]
+    fn what_a_filter_adds_to_the_prefix_stays() {
+        let text = "[Definition]\n_daemon = sendmail\naddr = (?:IPv6:<IP6>|<IP4>)\n\
+                    __prefix_line = %(known/__prefix_line)s(?:\\w{14,20}: )?\n\
+                    prefregex = ^<F-MLFID>%(__prefix_line)s</F-MLFID><F-CONTENT>.+</F-CONTENT>$\nfailregex = ^at \\[%(addr)s\\]$\n";
+        let (patterns, left_out) = translated(text);
+        assert_eq!(left_out, [""; 0]);
+        assert_eq!(patterns, [r"x sendmail ^(?:(?:\w{14,20}: )?)(?:at \[(?:IPv6:)?<IP>\])$"]);
     }
 
     #[test]
