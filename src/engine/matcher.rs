@@ -17,7 +17,7 @@
 use super::address::Address;
 use super::ban::{PatternId, Severity};
 use super::logins::Login;
-use super::pattern::{Caught, Pattern, instance_of, is_below};
+use super::pattern::{self, Caught, Pattern, instance_of, is_below};
 use hashbrown::HashMap;
 use regex_automata::meta::{self, Regex};
 use regex_automata::util::primitives::NonMaxUsize;
@@ -67,7 +67,7 @@ pub struct Matcher {
 #[derive(Debug)]
 pub struct Scratch {
     automata: Vec<Option<meta::Cache>>,
-    patterns: Vec<Option<meta::Cache>>,
+    patterns: Vec<pattern::Cache>,
     matched: PatternSet,
     /// Candidates of one line: indices into [`Matcher::patterns`].
     candidates: Vec<u32>,
@@ -170,7 +170,7 @@ impl Matcher {
         let slots = self.patterns.iter().map(Pattern::slots).max().unwrap_or(0);
         Scratch {
             automata: self.automata.iter().map(|_| None).collect(),
-            patterns: self.patterns.iter().map(|_| None).collect(),
+            patterns: self.patterns.iter().map(|_| pattern::Cache::default()).collect(),
             matched: PatternSet::new(largest),
             candidates: Vec::new(),
             slots: vec![None; slots],
@@ -246,7 +246,7 @@ impl Matcher {
         for &at in &scratch.candidates {
             let pattern = pattern(at);
             let text = if pattern.is_bound() { message } else { &scratch.line };
-            let cache = scratch.patterns[at as usize].get_or_insert_with(|| pattern.cache());
+            let cache = &mut scratch.patterns[at as usize];
             let slots = &mut scratch.slots[..pattern.slots()];
             if let Some(Caught { address, failures, login }) = pattern.extract(cache, slots, text) {
                 let Pattern { id: pattern, severity, .. } = *pattern;
@@ -271,8 +271,8 @@ impl Matcher {
 impl Scratch {
     /// Bytes of memory that the automata's caches take now.
     pub fn memory_usage(&self) -> usize {
-        let caches = self.automata.iter().chain(&self.patterns).flatten();
-        caches.map(meta::Cache::memory_usage).sum()
+        let automata = self.automata.iter().flatten().map(meta::Cache::memory_usage);
+        automata.chain(self.patterns.iter().map(pattern::Cache::memory_usage)).sum()
     }
 }
 

@@ -9,6 +9,7 @@
 
 pub mod address;
 pub mod ban;
+mod capture;
 pub mod escalation;
 pub mod evidence;
 pub mod logins;

@@ -4,6 +4,7 @@
 
 use super::address::Address;
 use super::ban::{PatternId, Severity};
+use super::capture::{self, Capturer};
 use super::logins::{Login, short_hash};
 use super::{placeholder, re2};
 use regex_automata::meta::{self, Regex};
@@ -140,6 +141,8 @@ pub struct Pattern {
     /// What the automata of many patterns are built from.
     pub(super) hir: Hir,
     weight: u32,
+    /// Finds the groups; where it cannot, the regex does.
+    capturer: Option<Capturer>,
     regex: Regex,
     ip_group: usize,
     attempts_group: Option<usize>,
@@ -147,6 +150,20 @@ pub struct Pattern {
     witness_group: Option<usize>,
     /// The hash of who refused the logins; 0 if the pattern does not say.
     refused_by: u32,
+}
+
+/// What searching one pattern needs to change: one per shard and pattern, made when it is needed.
+#[derive(Debug, Default)]
+pub(super) struct Cache {
+    capture: Option<capture::Cache>,
+    regex: Option<meta::Cache>,
+}
+
+impl Cache {
+    pub(super) fn memory_usage(&self) -> usize {
+        self.capture.as_ref().map_or(0, capture::Cache::memory_usage)
+            + self.regex.as_ref().map_or(0, meta::Cache::memory_usage)
+    }
 }
 
 /// What a line says that matches.
@@ -199,15 +216,19 @@ impl Pattern {
         if let Some(name) = name.filter(|name| is_clients(name)) {
             return Err(PatternFault::ClientsGroup { name: name.to_owned() });
         }
+        let attempts_group = named(ATTEMPTS_GROUP).filter(|group| *group != ip_group);
+        let (session_group, witness_group) = (named(SESSION_GROUP), named(WITNESS_GROUP));
+        let wanted = [Some(ip_group), attempts_group, session_group, witness_group];
         Ok(Pattern {
             id,
             severity: source.severity,
             programs: source.programs.to_vec(),
+            capturer: Capturer::new(&hir, |group| wanted.contains(&Some(group))),
             hir,
             weight: source.weight,
-            attempts_group: named(ATTEMPTS_GROUP).filter(|group| *group != ip_group),
-            session_group: named(SESSION_GROUP),
-            witness_group: named(WITNESS_GROUP),
+            attempts_group,
+            session_group,
+            witness_group,
             refused_by: source.refused_by.map_or(0, |who| short_hash(who.as_bytes())),
             ip_group,
             regex,
@@ -224,10 +245,6 @@ impl Pattern {
         !self.is_bound() || self.programs.iter().any(|bound| is_below(program, bound.as_bytes()))
     }
 
-    pub(super) fn cache(&self) -> meta::Cache {
-        self.regex.create_cache()
-    }
-
     pub(super) fn slots(&self) -> usize {
         2 * self.regex.captures_len()
     }
@@ -239,14 +256,10 @@ impl Pattern {
 
     /// Takes the address and the number of failures from a text that matches. `None` if the text does not match after
     /// all, or what the group caught is no address.
-    pub(super) fn extract(
-        &self,
-        cache: &mut meta::Cache,
-        slots: &mut [Option<NonMaxUsize>],
-        text: &[u8],
-    ) -> Option<Caught> {
-        let input = regex_automata::Input::new(text);
-        self.regex.search_slots_with(cache, &input, slots)?;
+    pub(super) fn extract(&self, cache: &mut Cache, slots: &mut [Option<NonMaxUsize>], text: &[u8]) -> Option<Caught> {
+        if !self.search(cache, slots, text) {
+            return None;
+        }
         let caught = |group: usize| {
             let (from, to) = ((*slots.get(2 * group)?)?, (*slots.get(2 * group + 1)?)?);
             text.get(from.get()..to.get())
@@ -264,6 +277,18 @@ impl Pattern {
             witness: hash(self.witness_group),
         });
         Some(Caught { address, failures: attempts.max(1).saturating_mul(self.weight), login })
+    }
+
+    /// Finds where the groups begin and end.
+    fn search(&self, cache: &mut Cache, slots: &mut [Option<NonMaxUsize>], text: &[u8]) -> bool {
+        if let Some(capturer) = &self.capturer {
+            let cache = cache.capture.get_or_insert_with(|| capturer.cache());
+            if let Ok(matches) = capturer.find(cache, text, slots) {
+                return matches;
+            }
+        }
+        let cache = cache.regex.get_or_insert_with(|| self.regex.create_cache());
+        self.regex.search_slots_with(cache, &regex_automata::Input::new(text), slots).is_some()
     }
 
     /// What each group caught, for people: its name, or its number, and the text. `None` if the text does not match.
@@ -351,7 +376,7 @@ mod tests {
     fn extract(regex: &str, ip_group: Option<u32>, text: &[u8]) -> Option<(String, u32)> {
         let pattern = compile(regex, ip_group).unwrap();
         let mut slots = vec![None; pattern.slots()];
-        pattern.extract(&mut pattern.cache(), &mut slots, text).map(|c| (c.address.to_string(), c.failures))
+        pattern.extract(&mut Cache::default(), &mut slots, text).map(|c| (c.address.to_string(), c.failures))
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use super::ban::PatternId;
 use super::matcher::{Matcher, compose};
-use super::pattern::Pattern;
+use super::pattern::{self, Pattern};
 use regex_syntax::hir::{Hir, HirKind, Repetition};
 
 /// Literal texts that are shown of one pattern.
@@ -40,7 +40,7 @@ fn try_one(pattern: &Pattern, text: &[u8]) -> Trial {
     let has = |literal: &[u8]| memchr::memmem::find(text, literal).is_some();
     let literals = literals.into_iter().map(|literal| (literal.to_vec(), has(literal))).collect();
     let mut slots = vec![None; pattern.slots()];
-    let extracted = pattern.extract(&mut pattern.cache(), &mut slots, text);
+    let extracted = pattern.extract(&mut pattern::Cache::default(), &mut slots, text);
     let caught = pattern.groups(text);
     Trial { pattern: pattern.id, text: text.to_vec(), literals, caught, has_address: extracted.is_some() }
 }
