@@ -40,6 +40,9 @@ impl Address {
     /// Not accepted: a port, a host name, a network, surrounding blanks, leading zeros in IPv4 (RFC 6943 §3.1.1
     /// says why they are ambiguous).
     pub fn parse(text: &[u8]) -> Option<Address> {
+        if let Some(v4) = plain_ipv4(text) {
+            return Some(Address::from(v4));
+        }
         if text.is_empty() || text.len() > ADDRESS_TEXT_BYTES_MAX {
             return None;
         }
@@ -77,6 +80,33 @@ impl Address {
         let unambiguous = !host.contains(&b':') || (host.first() == Some(&b'[') && host.last() == Some(&b']'));
         if is_port && unambiguous { Address::parse(host) } else { None }
     }
+}
+
+/// Four numbers with points between, as most addresses are written. Says the same of them as the general way, at a fifth of
+/// its cost.
+fn plain_ipv4(text: &[u8]) -> Option<Ipv4Addr> {
+    let mut octets = [0; 4];
+    let (mut at, mut value, mut digits) = (0, 0_u16, 0);
+    for b in text {
+        match b {
+            // No leading zeros.
+            b'0'..=b'9' if digits == 0 || value > 0 => {
+                value = value * 10 + u16::from(b - b'0');
+                digits += 1;
+                if value > 255 {
+                    return None;
+                }
+            }
+            b'.' if digits > 0 => {
+                *octets.get_mut(at)? = value as u8;
+                (at, value, digits) = (at + 1, 0, 0);
+            }
+            _ => return None,
+        }
+    }
+    let [.., last] = &mut octets;
+    *last = value as u8;
+    (at == 3 && digits > 0).then(|| Ipv4Addr::from(octets))
 }
 
 impl From<IpAddr> for Address {
@@ -248,6 +278,13 @@ mod tests {
 
     fn network(text: &str) -> Result<String, NetworkFault> {
         Network::parse(text).map(|n| n.to_string())
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn plain_addresses_are_what_the_library_says(text in "[0-9]{0,4}(\\.[0-9]{0,3}){2,4}|([0-9]{1,3}\\.){3}[0-9]{1,3}") {
+            proptest::prop_assert_eq!(plain_ipv4(text.as_bytes()), text.parse().ok());
+        }
     }
 
     #[test]

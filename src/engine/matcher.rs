@@ -19,9 +19,12 @@ use super::ban::{PatternId, Severity};
 use super::logins::Login;
 use super::pattern::{self, Caught, Pattern, instance_of, is_below};
 use hashbrown::HashMap;
+use regex_automata::hybrid::{self, LazyStateID, dfa::DFA};
 use regex_automata::meta::{self, Regex};
+use regex_automata::nfa::thompson::{NFA, WhichCaptures};
 use regex_automata::util::primitives::NonMaxUsize;
-use regex_automata::{Input, MatchKind, PatternSet};
+use regex_automata::{Anchored, Input, MatchKind, PatternSet};
+use regex_syntax::hir::Hir;
 use std::cmp::Reverse;
 
 /// Lazy DFA states of all automata together, per shard. The default of 2 MiB for each is too small for 200 patterns:
@@ -40,6 +43,10 @@ const PROGRAM_PARTS_MAX: usize = 4;
 /// One automaton over several patterns.
 #[derive(Debug)]
 struct Automaton {
+    /// Where all begin with the beginning of the text: most lines end after a few bytes of it, and of the others one walk
+    /// says which patterns match.
+    anchored: Option<DFA>,
+    /// Says the same of any patterns, in two steps, and where the DFA gives up.
     regex: Regex,
     /// Indices into [`Matcher::patterns`], in the order of the automaton's own.
     members: Vec<u32>,
@@ -66,7 +73,7 @@ pub struct Matcher {
 /// What searching needs to change: one per shard and policy. Nothing is allocated per line once it is warm.
 #[derive(Debug)]
 pub struct Scratch {
-    automata: Vec<Option<meta::Cache>>,
+    automata: Vec<AutomatonCache>,
     patterns: Vec<pattern::Cache>,
     matched: PatternSet,
     /// Candidates of one line: indices into [`Matcher::patterns`].
@@ -74,6 +81,19 @@ pub struct Scratch {
     slots: Vec<Option<NonMaxUsize>>,
     /// `program[pid]: message`, for patterns that are bound to no program.
     line: Vec<u8>,
+}
+
+#[derive(Debug, Default)]
+struct AutomatonCache {
+    anchored: Option<hybrid::dfa::Cache>,
+    regex: Option<meta::Cache>,
+}
+
+impl AutomatonCache {
+    fn memory_usage(&self) -> usize {
+        self.anchored.as_ref().map_or(0, hybrid::dfa::Cache::memory_usage)
+            + self.regex.as_ref().map_or(0, meta::Cache::memory_usage)
+    }
 }
 
 /// What was found in a line.
@@ -169,7 +189,7 @@ impl Matcher {
         let largest = self.automata.iter().map(|automaton| automaton.members.len()).max().unwrap_or(0);
         let slots = self.patterns.iter().map(Pattern::slots).max().unwrap_or(0);
         Scratch {
-            automata: self.automata.iter().map(|_| None).collect(),
+            automata: self.automata.iter().map(|_| AutomatonCache::default()).collect(),
             patterns: self.patterns.iter().map(|_| pattern::Cache::default()).collect(),
             matched: PatternSet::new(largest),
             candidates: Vec::new(),
@@ -223,19 +243,10 @@ impl Matcher {
         let automata = self.automata.get(range.clone()).unwrap_or_default();
         let caches = scratch.automata.get_mut(range).unwrap_or_default();
         for (automaton, cache) in automata.iter().zip(caches) {
-            let cache = cache.get_or_insert_with(|| automaton.regex.create_cache());
-            let input = Input::new(text).earliest(true);
-            if automaton.regex.search_half_with(cache, &input).is_none() {
-                continue;
+            if automaton.search(cache, text, &mut scratch.matched) {
+                let members = scratch.matched.iter().filter_map(|id| automaton.members.get(id.as_usize()));
+                scratch.candidates.extend(members);
             }
-            if let [only] = automaton.members[..] {
-                scratch.candidates.push(only);
-                continue;
-            }
-            scratch.matched.clear();
-            automaton.regex.which_overlapping_matches_with(cache, &Input::new(text), &mut scratch.matched);
-            let members = scratch.matched.iter().filter_map(|id| automaton.members.get(id.as_usize()));
-            scratch.candidates.extend(members);
         }
     }
 
@@ -268,10 +279,103 @@ impl Matcher {
     }
 }
 
+impl Automaton {
+    fn new(hirs: &[&Hir], members: Vec<u32>, cache_bytes: usize, nfa_bytes_max: Option<usize>) -> Option<Automaton> {
+        let anchored = anchored(hirs, cache_bytes);
+        let config = meta::Config::new()
+            .match_kind(MatchKind::All)
+            .utf8_empty(false)
+            .which_captures(WhichCaptures::Implicit)
+            .nfa_size_limit(nfa_bytes_max)
+            .hybrid(anchored.is_none())
+            .hybrid_cache_capacity(cache_bytes)
+            .onepass(false);
+        let regex = meta::Builder::new().configure(config).build_many_from_hir(hirs).ok()?;
+        Some(Automaton { anchored, regex, members })
+    }
+
+    /// Which of its patterns match. False if none does; `matched` is only changed where one may.
+    fn search(&self, cache: &mut AutomatonCache, text: &[u8], matched: &mut PatternSet) -> bool {
+        if let Some(dfa) = &self.anchored {
+            let cache = cache.anchored.get_or_insert_with(|| dfa.create_cache());
+            matched.clear();
+            if walk(dfa, cache, text, matched).is_some() {
+                return !matched.is_empty();
+            }
+        }
+        let cache = cache.regex.get_or_insert_with(|| self.regex.create_cache());
+        if self.regex.search_half_with(cache, &Input::new(text).earliest(true)).is_none() {
+            return false;
+        }
+        matched.clear();
+        self.regex.which_overlapping_matches_with(cache, &Input::new(text), matched);
+        true
+    }
+}
+
+/// A DFA for patterns that all begin with the beginning of the text. `None` if one does not, or looks at more than bytes.
+fn anchored(hirs: &[&Hir], cache_bytes: usize) -> Option<DFA> {
+    /// As regex-automata has it: a search gives up when the cache was cleared so often, and each state that it had to build
+    /// read so few bytes.
+    const CLEARED: usize = 3;
+    const BYTES_PER_STATE: usize = 10;
+
+    let config = NFA::config().utf8(false).which_captures(WhichCaptures::None);
+    let nfa = NFA::compiler().configure(config).build_many_from_hir(hirs).ok()?;
+    if !nfa.is_always_start_anchored() {
+        return None;
+    }
+    let config = DFA::config()
+        .match_kind(MatchKind::All)
+        .cache_capacity(cache_bytes)
+        .skip_cache_capacity_check(true)
+        .minimum_cache_clear_count(Some(CLEARED))
+        .minimum_bytes_per_state(Some(BYTES_PER_STATE));
+    DFA::builder().configure(config).build_from_nfa(nfa).ok()
+}
+
+/// Finds all patterns that match, in one walk. `None` if the cache is too small for what this text needs.
+fn walk(dfa: &DFA, cache: &mut hybrid::dfa::Cache, text: &[u8], matched: &mut PatternSet) -> Option<()> {
+    let mut state = dfa.start_state_forward(cache, &Input::new(text).anchored(Anchored::Yes)).ok()?;
+    let mut note = |cache: &hybrid::dfa::Cache, state: LazyStateID| {
+        for at in 0..dfa.match_len(cache, state) {
+            matched.insert(dfa.match_pattern(cache, state, at));
+        }
+    };
+    cache.search_start(0);
+    for (at, byte) in text.iter().enumerate() {
+        state = match dfa.next_state(cache, state, *byte) {
+            Ok(state) => state,
+            Err(_) => {
+                cache.search_finish(at);
+                return None;
+            }
+        };
+        if state.is_tagged() {
+            cache.search_update(at);
+            if state.is_match() {
+                note(cache, state);
+            } else if state.is_dead() {
+                cache.search_finish(at);
+                return Some(());
+            } else if state.is_quit() {
+                cache.search_finish(at);
+                return None;
+            }
+        }
+    }
+    cache.search_finish(text.len());
+    let state = dfa.next_eoi_state(cache, state).ok()?;
+    if state.is_match() {
+        note(cache, state);
+    }
+    Some(())
+}
+
 impl Scratch {
     /// Bytes of memory that the automata's caches take now.
     pub fn memory_usage(&self) -> usize {
-        let automata = self.automata.iter().flatten().map(meta::Cache::memory_usage);
+        let automata = self.automata.iter().map(AutomatonCache::memory_usage);
         automata.chain(self.patterns.iter().map(pattern::Cache::memory_usage)).sum()
     }
 }
@@ -298,16 +402,9 @@ fn build(patterns: &[Pattern], set: &[u32], cache_bytes: usize, bytes_max: usize
     }
     let hirs: Vec<_> = set.iter().map(|&at| &patterns[at as usize].hir).collect();
     let limit = if set.len() == 1 { None } else { Some(bytes_max) };
-    let config = meta::Config::new()
-        .match_kind(MatchKind::All)
-        .utf8_empty(false)
-        .which_captures(regex_automata::nfa::thompson::WhichCaptures::Implicit)
-        .nfa_size_limit(limit)
-        .hybrid_cache_capacity(cache_bytes)
-        .onepass(false);
-    match meta::Builder::new().configure(config).build_many_from_hir(&hirs) {
-        Ok(regex) => automata.push(Automaton { regex, members: set.to_vec() }),
-        Err(_) => {
+    match Automaton::new(&hirs, set.to_vec(), cache_bytes, limit) {
+        Some(automaton) => automata.push(automaton),
+        None => {
             let (first, second) = set.split_at(set.len() / 2);
             build(patterns, first, cache_bytes, bytes_max, automata);
             build(patterns, second, cache_bytes, bytes_max, automata);

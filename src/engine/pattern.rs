@@ -282,7 +282,7 @@ impl Pattern {
     /// Finds where the groups begin and end.
     fn search(&self, cache: &mut Cache, slots: &mut [Option<NonMaxUsize>], text: &[u8]) -> bool {
         if let Some(capturer) = &self.capturer {
-            let cache = cache.capture.get_or_insert_with(|| capturer.cache());
+            let cache = cache.capture.get_or_insert_with(capture::Cache::default);
             if let Ok(matches) = capturer.find(cache, text, slots) {
                 return matches;
             }

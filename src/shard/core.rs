@@ -661,6 +661,11 @@ impl Core {
         self.exchange.is_congested()
     }
 
+    /// Whether it matters who sends log lines over UDP.
+    pub fn wants_senders(&self) -> bool {
+        !self.policy.senders.is_empty()
+    }
+
     /// One datagram.
     pub fn datagram(&mut self, datagram: &system::Datagram<'_>) {
         self.counters.datagrams += 1;

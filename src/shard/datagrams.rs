@@ -22,15 +22,15 @@ pub async fn run(shard: Shard, readiness: Readiness, message_bytes_max: usize) {
         let mut empty = false;
         for _ in 0..BATCHES_PER_WAKE {
             shard.until_uncongested().await;
-            // An error other than "nothing there" is one of an earlier send, and we never send: it is cleared by being
-            // told, and the next call goes on.
-            let received = batch.receive(readiness.as_fd()).unwrap_or(0);
-            let draining = shard.turn(|core| {
+            let (received, draining) = shard.turn(|core| {
+                // An error other than "nothing there" is one of an earlier send, and we never send: it is cleared by
+                // being told, and the next call goes on.
+                let received = batch.receive(readiness.as_fd(), core.wants_senders()).unwrap_or(0);
                 for datagram in batch.iter() {
                     core.datagram(&datagram);
                 }
                 core.send_out();
-                core.draining
+                (received, core.draining)
             });
             drained += if draining { received } else { 0 };
             if received < BATCH {

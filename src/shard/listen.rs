@@ -346,7 +346,7 @@ mod tests {
         for shard in shards {
             let socket = shard.syslog_udp.unwrap();
             let mut got = 0;
-            while let Ok(n) = batch.receive(socket.as_fd()) {
+            while let Ok(n) = batch.receive(socket.as_fd(), false) {
                 got += n;
             }
             assert!((60..140).contains(&got), "{got} of 400 on one of four sockets");

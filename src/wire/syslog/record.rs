@@ -292,12 +292,16 @@ fn host_and_tag(text: &[u8]) -> Option<Record<'_>> {
     if let Some(record) = tag(text) {
         return Some(record);
     }
-    let end = text.iter().take(HOST_BYTES_MAX + 1).position(|&b| is_blank(b))?;
-    let (word, rest) = text.split_at_checked(end)?;
-    let host = word.strip_suffix(b":").filter(|word| is_address(word)).unwrap_or(word);
-    if !is_host(host) {
-        return None;
-    }
+    let Run { bytes: word, rest, some, all } = run(text, NOT_BLANK, HOST_BYTES_MAX)?;
+    let host = if all & HOST != 0 && (some & ALPHANUMERIC != 0 || word == b"-") {
+        word
+    } else {
+        let host = word.strip_suffix(b":").filter(|word| is_address(word)).unwrap_or(word);
+        if !is_host(host) {
+            return None;
+        }
+        host
+    };
     let rest = match trim_blanks(rest) {
         [b':', rest @ ..] => trim_blanks(ends_header(rest)?),
         rest => rest,
@@ -310,9 +314,8 @@ fn host_and_tag(text: &[u8]) -> Option<Record<'_>> {
 /// A name is judged by what it cannot be: an address with a port (`192.0.2.1:53856 [22/Nov/…`, `::1:53132 [22/…`, so
 /// HAProxy's short format), a number with a colon (a Cisco sequence number), a piece of JSON.
 fn tag(text: &[u8]) -> Option<Record<'_>> {
-    let end = text.iter().take(PROGRAM_BYTES_MAX + 1).position(|&b| !is_program_byte(b))?;
-    let (program, rest) = text.split_at_checked(end)?;
-    let has_letter = program.iter().any(u8::is_ascii_alphabetic);
+    let Run { bytes: program, rest, some, .. } = run(text, PROGRAM, PROGRAM_BYTES_MAX)?;
+    let has_letter = some & LETTER != 0;
     let (pid, rest) = match rest {
         [b':', rest @ ..] if has_letter => (&[][..], ends_header(rest)?),
         // `name[pid]:`. A container's name may be a number, so here it may.
@@ -334,7 +337,7 @@ fn tag(text: &[u8]) -> Option<Record<'_>> {
         },
         _ => return None,
     };
-    if !program.iter().any(u8::is_ascii_alphanumeric) {
+    if some & ALPHANUMERIC == 0 {
         return None;
     }
     let pid = if pid == b"-" { &[] } else { pid };
@@ -541,30 +544,76 @@ const fn is_printable(b: u8) -> bool {
     b > b' ' && b != 0x7f
 }
 
+// What a byte can be part of. A table, since the words of every header are walked through here: comparing instead costs
+// 15 ns a record.
+
+/// Not a blank.
+const NOT_BLANK: u8 = 1;
 /// Printable, and not what marks free text or ends a name: brackets but the round ones (`(sd-pam)[12]:` and
 /// `run-parts(/etc/cron.daily)[34]:` are names), quotes, `=`, `,` and `;`.
-fn is_program_byte(b: u8) -> bool {
-    /// A table, since the words of every header are walked through here: comparing instead costs 15 ns a record.
-    #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, which checks it")]
-    static ANSWERS: [bool; 256] = {
-        let mut answers = [false; 256];
-        let mut b = 0;
-        while b <= u8::MAX as usize {
-            answers[b] = is_printable(b as u8)
-                && !matches!(b as u8, b':' | b'[' | b']' | b'<' | b'>' | b'{' | b'}' | b'"' | b'=' | b',' | b';');
-            b += 1;
+const PROGRAM: u8 = 2;
+/// A host's name. Relays may chain them (`src@relay/192.0.2.1`).
+const HOST: u8 = 4;
+const LETTER: u8 = 8;
+const ALPHANUMERIC: u8 = 16;
+
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler, which checks it")]
+static PARTS: [u8; 256] = {
+    let mut parts = [0; 256];
+    let mut at = 0;
+    while at <= u8::MAX as usize {
+        let b = at as u8;
+        if !matches!(b, b' ' | b'\t') {
+            parts[at] |= NOT_BLANK;
         }
-        answers
-    };
-    ANSWERS.get(usize::from(b)).is_some_and(|answer| *answer)
+        if is_printable(b)
+            && !matches!(b, b':' | b'[' | b']' | b'<' | b'>' | b'{' | b'}' | b'"' | b'=' | b',' | b';')
+        {
+            parts[at] |= PROGRAM;
+        }
+        if b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'/' | b'@' | b'+' | b'~') {
+            parts[at] |= HOST;
+        }
+        if b.is_ascii_alphabetic() {
+            parts[at] |= LETTER;
+        }
+        if b.is_ascii_alphanumeric() {
+            parts[at] |= ALPHANUMERIC;
+        }
+        at += 1;
+    }
+    parts
+};
+
+/// Bytes of one kind at the beginning of a text, and what else some or all of them can be part of.
+struct Run<'a> {
+    bytes: &'a [u8],
+    rest: &'a [u8],
+    some: u8,
+    all: u8,
 }
 
-/// A host's name or address, or NILVALUE. Relays may chain them (`src@relay/192.0.2.1`). Only IPv6 has colons, and at
+/// Walks to the first byte that is not of a kind, in one pass. `None` if there is none within `bytes_max` bytes and one.
+fn run(text: &[u8], kind: u8, bytes_max: usize) -> Option<Run<'_>> {
+    let (mut some, mut all) = (0, u8::MAX);
+    for (at, b) in text.iter().take(bytes_max + 1).enumerate() {
+        let parts = PARTS.get(usize::from(*b)).copied().unwrap_or(0);
+        if parts & kind == 0 {
+            let (bytes, rest) = text.split_at_checked(at)?;
+            return Some(Run { bytes, rest, some, all });
+        }
+        some |= parts;
+        all &= parts;
+    }
+    None
+}
+
+/// A host's name or address, or NILVALUE. Only IPv6 has colons, and at
 /// least two: `192.0.2.1:53856` is a client, not a host.
 fn is_host(word: &[u8]) -> bool {
-    let is_name_byte =
-        |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'/' | b'@' | b'+' | b'~');
-    let named = word.iter().all(is_name_byte) && (word == b"-" || word.iter().any(u8::is_ascii_alphanumeric));
+    let parts = |b: &u8| PARTS.get(usize::from(*b)).copied().unwrap_or(0);
+    let named = word.iter().all(|b| parts(b) & HOST != 0)
+        && (word == b"-" || word.iter().any(|b| parts(b) & ALPHANUMERIC != 0));
     named || is_address(word) && word.iter().filter(|&&b| b == b':').count() >= 2
 }
 
