@@ -17,12 +17,16 @@ use regex_automata::util::alphabet::ByteClasses;
 use regex_automata::util::look::Look;
 use regex_automata::util::primitives::{NonMaxUsize, StateID};
 use regex_syntax::hir::Hir;
+use smallvec::SmallVec;
 
 /// Patterns with more states than this are left to another engine. Built-in ones have up to 2,000.
 const NODES_MAX: usize = 8192;
 
-/// Memory of one cache; when it is full, it is cleared. Built-in patterns take up to 200 KiB in use.
-const CACHE_BYTES_MAX: usize = 1 << 20;
+/// Memory of one cache; when it is full, it is cleared. Built-in patterns take some 30 KiB in use.
+const CACHE_BYTES_MAX: usize = 512 << 10;
+
+/// Steps that are remembered of each state: the ways of most lines pass it by one or two. A power of two.
+const STEPS: u32 = 8;
 
 /// What building states may cost: one more is allowed for each so many bytes of lines, and a new cache begins with some. A
 /// state costs as much as some hundred bytes of a line, and clients choose parts of lines.
@@ -35,45 +39,87 @@ type Id = u32;
 /// Where a state of the backward DFA has its row in [`Cache::rows`]. The first row is nobody's.
 type Row = u32;
 
-/// What was not asked for yet.
-const UNKNOWN: u32 = 0;
+/// A row that was not asked for yet.
+const UNKNOWN: Row = 0;
 
 /// One state of the NFA.
 #[derive(Clone, Copy, Debug)]
 enum Node {
     /// Reads one byte from a range.
-    Range { from: u8, to: u8, next: Id },
-    /// Reads one byte: a range of [`Capturer::ranges`], and where its line of [`Capturer::reads`] begins.
-    Ranges { first: u32, last: u32, line: u32 },
+    Range {
+        from: u8,
+        to: u8,
+        next: Id,
+    },
+    /// Reads one byte: a range of [`Capturer::ranges`], and where its line of [`Capturer::reads`] begins. All may lead to
+    /// the same, as `[^,]` does.
+    Ranges {
+        first: u32,
+        last: u32,
+        line: u32,
+        only: Option<Id>,
+    },
     /// Goes on to the first of two from which a match can be reached.
-    Either { first: Id, second: Id },
+    Either {
+        first: Id,
+        second: Id,
+    },
     /// The same, of several: a range of [`Capturer::alternatives`].
-    Any { first: u32, last: u32 },
+    Any {
+        first: u32,
+        last: u32,
+    },
     /// A group begins or ends.
-    Slot { slot: u32, next: Id },
+    Slot {
+        slot: u32,
+        next: Id,
+    },
     /// Only at the beginning of the text, or at its end.
-    Start { next: Id },
-    End { next: Id },
+    Start {
+        next: Id,
+    },
+    End {
+        next: Id,
+    },
     Match,
     Fail,
 }
 
-// What is done at a place is said in 32 bits: 0 is unknown, else the upper two say what kind it is. It depends on where one
-// arrived and on what the first pass noted there.
+/// What is done at a place, by where one arrived and what the first pass noted there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Reads a byte and arrives there, whatever it is.
+    Arrive(u32),
+    /// Reads a byte: a line of [`Capturer::reads`] says where that arrives.
+    Read(u32),
+    /// No group that is wanted comes behind.
+    Done,
+    /// Passes ends of groups first: one of [`Cache::marks`].
+    Marked(u32),
+}
 
-/// Where the kind is; below it, more about it.
-const KIND: u32 = 30;
-const ABOUT: u32 = (1 << KIND) - 1;
+impl Step {
+    const KIND: u32 = 30;
+    const ABOUT: u32 = (1 << Step::KIND) - 1;
 
-/// Reads a byte, of which a line of [`Capturer::reads`] says where that arrives. (0: reads a byte and arrives there, as a
-/// place in a row.)
-const READS: u32 = 1;
+    fn to_bits(self) -> u32 {
+        match self {
+            Step::Arrive(arrival) => arrival,
+            Step::Read(line) => 1 << Step::KIND | line,
+            Step::Done => 2 << Step::KIND,
+            Step::Marked(mark) => 3 << Step::KIND | mark,
+        }
+    }
 
-/// Passes the ends of groups before it reads: it is walked again each time.
-const WALK: u32 = 2;
-
-/// No group that is wanted comes behind.
-const DONE: u32 = 3;
+    fn from_bits(bits: u32) -> Step {
+        match bits >> Step::KIND {
+            0 => Step::Arrive(bits),
+            1 => Step::Read(bits & Step::ABOUT),
+            2 => Step::Done,
+            _ => Step::Marked(bits & Step::ABOUT),
+        }
+    }
+}
 
 /// A pattern's NFA, made for this. Immutable and shared; what a search changes is in [`Cache`].
 #[derive(Debug)]
@@ -87,9 +133,9 @@ pub(super) struct Capturer {
     is_settled: Vec<bool>,
     /// Nodes at which one arrives by reading a byte; first of all, where everything begins.
     arrivals: Vec<Id>,
-    /// By node: its place among the arrivals, as a place in a row.
+    /// By node: its place among the arrivals.
     arrival_of: Vec<u32>,
-    /// For each node with several ranges, by class of bytes: where it arrives, as a place in a row.
+    /// For each node with several ranges, by class of bytes: where it arrives.
     reads: Vec<u32>,
     classes: ByteClasses,
     #[cfg(test)]
@@ -102,9 +148,13 @@ pub(super) struct Capturer {
 /// of lines. A line that needs more is one for another engine.
 #[derive(Debug)]
 pub(super) struct Cache {
-    /// A row for each state. By class of bytes, the row of the state before such a byte; the same again at the beginning of
-    /// the text; and by arrival, what is done there.
+    /// A row for each state: by class of bytes, the row of the state before such a byte; and behind these [`STEPS`] pairs of
+    /// an arrival, counted from 1, and what is done there.
     rows: Vec<u32>,
+    /// What passes the ends of groups: their slots, and what is done then.
+    marks: Vec<(SmallVec<[u32; 4]>, Step)>,
+    /// The same at the beginning of the text.
+    first_rows: Vec<Row>,
     /// By state: the nodes from which a match can be reached, a bit for each.
     sets: Vec<u64>,
     states: HashMap<Box<[u64]>, Row, foldhash::fast::FixedState>,
@@ -155,13 +205,13 @@ impl Capturer {
                 State::Sparse(sparse) => {
                     let first = capturer.ranges.len() as u32;
                     capturer.ranges.extend(sparse.transitions.iter().map(|it| (it.start, it.end, id(it.next))));
-                    Node::Ranges { first, last: capturer.ranges.len() as u32, line: lines.next()? }
+                    capturer.node_of_ranges(first, lines.next()?)
                 }
                 State::Dense(dense) => {
                     let first = capturer.ranges.len() as u32;
                     let reads = (0..=u8::MAX).zip(dense.transitions.iter()).filter(|(_, next)| **next != StateID::ZERO);
                     capturer.ranges.extend(reads.map(|(byte, next)| (byte, byte, id(*next))));
-                    Node::Ranges { first, last: capturer.ranges.len() as u32, line: lines.next()? }
+                    capturer.node_of_ranges(first, lines.next()?)
                 }
                 State::BinaryUnion { alt1, alt2 } => Node::Either { first: id(*alt1), second: id(*alt2) },
                 State::Union { alternates } => {
@@ -191,6 +241,14 @@ impl Capturer {
         Some(capturer)
     }
 
+    /// The node that reads what the ranges from `first` on say.
+    fn node_of_ranges(&self, first: u32, line: u32) -> Node {
+        let last = self.ranges.len() as u32;
+        let nexts = || self.ranges[first as usize..].iter().map(|(.., next)| *next);
+        let only = nexts().next().filter(|first| nexts().all(|next| next == *first));
+        Node::Ranges { first, last, line, only }
+    }
+
     /// Finds where the groups of the match in `text` begin and end, as [`regex_automata::meta::Regex::search_slots`] does:
     /// `slots` has two places for each group. Of groups that nobody wants, the places may be empty. False if the text
     /// does not match.
@@ -207,81 +265,67 @@ impl Capturer {
         slots.fill(None);
         self.look_back(cache, text)?;
         let start = *self.arrivals.first().ok_or(GaveUp)?;
-        let Cache { rows, sets, trail, .. } = cache;
+        let Cache { rows, marks, sets, trail, .. } = cache;
         if !self.has(sets, *trail.first().ok_or(GaveUp)?, start) {
             return Ok(false);
         }
-        let mut arrival = self.first_step();
-        for (at, (row, byte)) in trail.iter().zip(text).enumerate() {
-            let place = (row + arrival) as usize;
-            let step = *rows.get(place).ok_or(GaveUp)?;
-            arrival = match step >> KIND {
-                0 if step != UNKNOWN => step,
-                READS => self.arrival(step, *byte)?,
-                DONE => return Ok(true),
+        let mut arrival = 0;
+        for (at, row) in trail.iter().enumerate() {
+            let place = self.place_of(*row, arrival);
+            let mut step = match rows.get(place..place + 4) {
+                Some([of, bits, ..]) if *of == arrival + 1 => Step::from_bits(*bits),
+                Some([.., of, bits]) if *of == arrival + 1 => Step::from_bits(*bits),
                 _ => {
-                    let Some(step) = self.take(rows, sets, place, (*row, arrival, at), slots)? else { return Ok(true) };
-                    if step >> KIND == READS { self.arrival(step, *byte)? } else { step }
+                    let step = self.walk(marks, sets, *row, arrival)?;
+                    let pairs = rows.get_mut(place..place + 4).ok_or(GaveUp)?;
+                    pairs.copy_within(..2, 2);
+                    pairs[..2].copy_from_slice(&[arrival + 1, step.to_bits()]);
+                    step
                 }
+            };
+            if let Step::Marked(mark) = step {
+                let (passed, then) = marks.get(mark as usize).ok_or(GaveUp)?;
+                for slot in passed {
+                    *slots.get_mut(*slot as usize).ok_or(GaveUp)? = NonMaxUsize::new(at);
+                }
+                step = *then;
+            }
+            arrival = match step {
+                Step::Arrive(arrival) => arrival,
+                Step::Read(line) => {
+                    let byte = *text.get(at).ok_or(GaveUp)?;
+                    let place = line as usize + usize::from(self.classes.get(byte));
+                    *self.reads.get(place).ok_or(GaveUp)?
+                }
+                Step::Done => return Ok(true),
+                Step::Marked(_) => return Err(GaveUp),
             };
         }
         // At the end nothing is read any more.
-        let row = *trail.last().ok_or(GaveUp)?;
-        match self.take(rows, sets, (row + arrival) as usize, (row, arrival, text.len()), slots)? {
-            None => Ok(true),
-            Some(_) => Err(GaveUp),
-        }
+        Err(GaveUp)
     }
 
-    /// Where reading a byte arrives.
-    fn arrival(&self, step: u32, byte: u8) -> Result<u32, GaveUp> {
-        let place = (step & ABOUT) as usize + usize::from(self.classes.get(byte));
-        self.reads.get(place).copied().ok_or(GaveUp)
-    }
-
-    /// Finds out what is done where one arrived, and notes it. `None` if that is the end.
+    /// Goes from where one arrived to the next node that reads, by the first alternatives from which a match can be reached.
     #[cold]
-    fn take(
-        &self,
-        rows: &mut [u32],
-        sets: &[u64],
-        place: usize,
-        (row, arrival, at): (Row, u32, usize),
-        slots: &mut [Option<NonMaxUsize>],
-    ) -> Result<Option<u32>, GaveUp> {
-        let node = *self.arrivals.get((arrival - self.first_step()) as usize).ok_or(GaveUp)?;
-        let (rest, has_slots) = self.walk(sets, row, node, at, slots)?;
-        let step = match rest.map(|node| self.nodes[node as usize]) {
-            None => DONE << KIND,
-            Some(Node::Range { next, .. }) => self.arrival_of[next as usize],
-            Some(node @ Node::Ranges { line, .. }) => match self.only_arrival(node) {
-                Some(arrival) => arrival,
-                None => READS << KIND | line,
-            },
-            Some(_) => return Err(GaveUp),
-        };
-        rows[place] = if has_slots { WALK << KIND } else { step };
-        Ok(rest.map(|_| step))
-    }
-
-    /// Goes from a node to the next one that reads, by the first alternatives from which a match can be reached. Says which
-    /// that is, or `None` at the end, and whether groups began or ended on the way.
     fn walk(
         &self,
+        marks: &mut Vec<(SmallVec<[u32; 4]>, Step)>,
         sets: &[u64],
         row: Row,
-        mut node: Id,
-        at: usize,
-        slots: &mut [Option<NonMaxUsize>],
-    ) -> Result<(Option<Id>, bool), GaveUp> {
-        let mut has_slots = false;
+        arrival: u32,
+    ) -> Result<Step, GaveUp> {
+        let mut node = *self.arrivals.get(arrival as usize).ok_or(GaveUp)?;
+        let mut passed = SmallVec::new();
         // No node is passed twice.
-        loop {
+        let step = loop {
             if self.is_settled.get(node as usize) != Some(&false) {
-                return Ok((None, has_slots));
+                break Step::Done;
             }
             node = match self.nodes[node as usize] {
-                Node::Range { .. } | Node::Ranges { .. } => return Ok((Some(node), has_slots)),
+                Node::Range { next, .. } | Node::Ranges { only: Some(next), .. } => {
+                    break Step::Arrive(self.arrival_of[next as usize]);
+                }
+                Node::Ranges { line, only: None, .. } => break Step::Read(line),
                 Node::Either { first, second } => {
                     if self.has(sets, row, first) {
                         first
@@ -294,17 +338,22 @@ impl Capturer {
                     *alternatives.iter().find(|next| self.has(sets, row, **next)).ok_or(GaveUp)?
                 }
                 Node::Slot { slot, next } => {
-                    if let Some(place) = slots.get_mut(slot as usize) {
-                        *place = NonMaxUsize::new(at);
-                    }
-                    has_slots = true;
+                    passed.push(slot);
                     next
                 }
                 Node::Start { next } | Node::End { next } => next,
-                Node::Match => return Ok((None, has_slots)),
+                Node::Match => break Step::Done,
                 Node::Fail => return Err(GaveUp),
             };
+        };
+        if passed.is_empty() {
+            return Ok(step);
         }
+        let mark = marks.iter().position(|mark| *mark == (passed.clone(), step)).unwrap_or(marks.len());
+        if mark == marks.len() {
+            marks.push((passed, step));
+        }
+        Ok(Step::Marked(u32::try_from(mark).ok().filter(|mark| *mark <= Step::ABOUT).ok_or(GaveUp)?))
     }
 
     /// Fills the trail: for each place in the text, the state that says from where a match can be reached.
@@ -319,6 +368,7 @@ impl Capturer {
         }
         if cache.rows.is_empty() {
             cache.rows.resize(self.stride(), UNKNOWN);
+            cache.first_rows.resize(self.stride(), UNKNOWN);
             cache.sets.resize(self.words(), 0);
         }
         let mut trail = std::mem::take(&mut cache.trail);
@@ -341,7 +391,8 @@ impl Capturer {
             let place = row as usize + usize::from(self.classes.get(*byte));
             row = match *rows.get(place).ok_or(GaveUp)? {
                 UNKNOWN => {
-                    let before = self.extend(cache, place, row, *byte, false)?;
+                    let before = self.build(cache, Some((row, *byte)), false)?;
+                    cache.rows[place] = before;
                     rows = &cache.rows[..];
                     before
                 }
@@ -350,22 +401,20 @@ impl Capturer {
             *noted = row;
         }
         // The first byte is looked up apart, as what stands at the beginning of the text.
-        let place = row as usize + self.classes.alphabet_len() + usize::from(self.classes.get(*byte));
-        *first = match *rows.get(place).ok_or(GaveUp)? {
-            UNKNOWN => self.extend(cache, place, row, *byte, true)?,
+        let place = row as usize + usize::from(self.classes.get(*byte));
+        *first = match *cache.first_rows.get(place).ok_or(GaveUp)? {
+            UNKNOWN => {
+                let before = self.build(cache, Some((row, *byte)), true)?;
+                cache.first_rows[place] = before;
+                before
+            }
             before => before,
         };
         Ok(())
     }
 
-    #[cold]
-    fn extend(&self, cache: &mut Cache, place: usize, row: Row, byte: u8, is_start: bool) -> Result<Row, GaveUp> {
-        let before = self.build(cache, Some((row, byte)), is_start)?;
-        cache.rows[place] = before;
-        Ok(before)
-    }
-
     /// The state before a byte, or at the end of a text.
+    #[cold]
     fn build(&self, cache: &mut Cache, behind: Option<(Row, u8)>, is_start: bool) -> Result<Row, GaveUp> {
         cache.credit = cache.credit.checked_sub(1).ok_or(GaveUp)?;
         let mut set = std::mem::take(&mut cache.set);
@@ -409,6 +458,7 @@ impl Capturer {
                 cache.states.insert(set.as_slice().into(), row);
                 cache.sets.extend(&set);
                 cache.rows.resize(cache.rows.len() + self.stride(), UNKNOWN);
+                cache.first_rows.resize(cache.rows.len(), UNKNOWN);
                 row
             }
         };
@@ -427,12 +477,12 @@ impl Capturer {
     }
 
     fn stride(&self) -> usize {
-        self.first_step() as usize + self.arrivals.len()
+        self.classes.alphabet_len() + 2 * STEPS as usize
     }
 
-    /// Where in a row the steps begin. Not 0, so that no arrival is taken for what is unknown.
-    fn first_step(&self) -> u32 {
-        2 * self.classes.alphabet_len() as u32
+    /// Where in its row a step is remembered: in one of two pairs.
+    fn place_of(&self, row: Row, arrival: u32) -> usize {
+        row as usize + self.classes.alphabet_len() + 4 * (arrival % (STEPS / 2)) as usize
     }
 
     /// Where one of some ranges leads by a byte.
@@ -460,13 +510,6 @@ impl Capturer {
             }
             _ => vec![],
         }
-    }
-
-    /// Where a node arrives whatever it reads, as one does that reads `[^,]`.
-    fn only_arrival(&self, node: Node) -> Option<u32> {
-        let reached = self.reached(node);
-        let first = *reached.first()?;
-        reached.iter().all(|next| *next == first).then(|| self.arrival_of[first as usize])
     }
 
     /// Whether there is a way from a node to itself on which nothing is read.
@@ -509,7 +552,7 @@ impl Capturer {
         let reached: Vec<Id> = self.nodes.iter().flat_map(|node| self.reached(*node)).collect();
         for node in std::iter::once(start).chain(reached) {
             if self.arrival_of[node as usize] == u32::MAX {
-                self.arrival_of[node as usize] = self.first_step() + self.arrivals.len() as u32;
+                self.arrival_of[node as usize] = self.arrivals.len() as u32;
                 self.arrivals.push(node);
             }
         }
@@ -536,6 +579,8 @@ impl Default for Cache {
     fn default() -> Cache {
         Cache {
             rows: Vec::new(),
+            marks: Vec::new(),
+            first_rows: Vec::new(),
             sets: Vec::new(),
             states: HashMap::with_hasher(foldhash::fast::FixedState::default()),
             end: UNKNOWN,
@@ -550,7 +595,8 @@ impl Default for Cache {
 impl Cache {
     pub(super) fn memory_usage(&self) -> usize {
         let set = size_of::<(Box<[u64]>, Row)>();
-        (self.rows.len() + self.trail.capacity()) * size_of::<u32>()
+        (self.rows.len() + self.first_rows.len() + self.trail.capacity()) * size_of::<u32>()
+            + self.marks.len() * size_of::<(SmallVec<[u32; 4]>, Step)>()
             + 2 * self.sets.len() * size_of::<u64>()
             + self.states.len() * set
     }

@@ -12,7 +12,9 @@
 //! shared out among the automata. When a cache is full it is cleared; when that happens too often for its use, the
 //! search goes on without a DFA, slower and in fixed memory. A set of patterns whose NFA would exceed
 //! [`AUTOMATON_BYTES_MAX`] is split into several automata, tried one after the other. Dense DFAs are not built: ten
-//! patterns with `.*` already pass 512 MiB. Captures are never taken on a whole set: they cost hundreds of MiB.
+//! patterns with `.*` already pass 512 MiB. Captures are never taken on a whole set: they cost hundreds of MiB. Where the
+//! groups of the gravest are, a second automaton of its own says ([`capture`](super::capture)), within
+//! [`CAPTURE_BYTES_MAX`].
 
 use super::address::Address;
 use super::ban::{PatternId, Severity};
@@ -33,6 +35,9 @@ pub const CACHE_BYTES_MAX: usize = 32 << 20;
 
 /// Least and most of that for one automaton.
 const CACHE_BYTES_EACH: (usize, usize) = (1 << 20, 16 << 20);
+
+/// What finding the groups of single patterns takes, of all of them together, per shard. Past it, all of that is made anew.
+pub const CAPTURE_BYTES_MAX: usize = 16 << 20;
 
 /// Largest NFA of one automaton; 1,000 ordinary patterns take a quarter of it.
 pub const AUTOMATON_BYTES_MAX: usize = 32 << 20;
@@ -75,6 +80,8 @@ pub struct Matcher {
 pub struct Scratch {
     automata: Vec<AutomatonCache>,
     patterns: Vec<pattern::Cache>,
+    /// Bytes of memory that those of the patterns take.
+    pattern_bytes: usize,
     matched: PatternSet,
     /// Candidates of one line: indices into [`Matcher::patterns`].
     candidates: Vec<u32>,
@@ -191,6 +198,7 @@ impl Matcher {
         Scratch {
             automata: self.automata.iter().map(|_| AutomatonCache::default()).collect(),
             patterns: self.patterns.iter().map(|_| pattern::Cache::default()).collect(),
+            pattern_bytes: 0,
             matched: PatternSet::new(largest),
             candidates: Vec::new(),
             slots: vec![None; slots],
@@ -259,7 +267,14 @@ impl Matcher {
             let text = if pattern.is_bound() { message } else { &scratch.line };
             let cache = &mut scratch.patterns[at as usize];
             let slots = &mut scratch.slots[..pattern.slots()];
-            if let Some(Caught { address, failures, login }) = pattern.extract(cache, slots, text) {
+            let bytes_before = cache.memory_usage();
+            let caught = pattern.extract(cache, slots, text);
+            scratch.pattern_bytes = (scratch.pattern_bytes + cache.memory_usage()).saturating_sub(bytes_before);
+            if scratch.pattern_bytes > CAPTURE_BYTES_MAX {
+                scratch.patterns.iter_mut().for_each(|cache| *cache = pattern::Cache::default());
+                scratch.pattern_bytes = 0;
+            }
+            if let Some(Caught { address, failures, login }) = caught {
                 let Pattern { id: pattern, severity, .. } = *pattern;
                 let found_now = Found::Match(Match { pattern, severity, address, failures, login });
                 if failures > 0 {

@@ -566,9 +566,7 @@ static PARTS: [u8; 256] = {
         if !matches!(b, b' ' | b'\t') {
             parts[at] |= NOT_BLANK;
         }
-        if is_printable(b)
-            && !matches!(b, b':' | b'[' | b']' | b'<' | b'>' | b'{' | b'}' | b'"' | b'=' | b',' | b';')
-        {
+        if is_printable(b) && !matches!(b, b':' | b'[' | b']' | b'<' | b'>' | b'{' | b'}' | b'"' | b'=' | b',' | b';') {
             parts[at] |= PROGRAM;
         }
         if b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'/' | b'@' | b'+' | b'~') {
