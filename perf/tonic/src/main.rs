@@ -42,11 +42,19 @@ impl Authorization for Service {
     }
 }
 
+/// Envoy's peer, or the last of X-Forwarded-For where that peer is on this machine: the measured Envoy has all of its load
+/// from one address, and both services have to believe what stands in the header.
 fn client(attributes: AttributeContext) -> Option<IpAddr> {
-    match attributes.source?.address?.address? {
-        address::Address::SocketAddress(socket) => socket.address.parse().ok(),
-        address::Address::Pipe(_) | address::Address::EnvoyInternalAddress(_) => None,
+    let peer: IpAddr = match attributes.source?.address?.address? {
+        address::Address::SocketAddress(socket) => socket.address.parse().ok()?,
+        address::Address::Pipe(_) | address::Address::EnvoyInternalAddress(_) => return None,
+    };
+    if !peer.is_loopback() {
+        return Some(peer);
     }
+    let headers = attributes.request.and_then(|request| request.http).map(|http| http.headers).unwrap_or_default();
+    let forwarded = headers.get("x-forwarded-for").and_then(|header| header.rsplit(',').next());
+    forwarded.map_or(Some(peer), |client| client.trim().parse().ok())
 }
 
 fn allowed() -> CheckResponse {
