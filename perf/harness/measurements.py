@@ -13,6 +13,8 @@ from .server import Server
 BANS = 100_000
 # Offenders that nobody has had banned yet begin here.
 FRESH = 200_000
+# For who denies nobody: the same questions, all of them about others.
+NOBODY = {"verify": True, "denied": 0}
 # No run uses up more fresh offenders than this.
 FRESH_STEP = 2_000
 
@@ -105,13 +107,13 @@ class Auth(Measurement):
         server, nginx = self.server, self.nginx
         found = [("ours", lambda: self.closed(server.address("nginx"), server.pid, verify=True))]
         if nginx:
-            found.append(("nginx", lambda: self.closed(nginx.address, nginx.pid)))
+            found.append(("nginx", lambda: self.closed(nginx.address, nginx.pid, **NOBODY)))
         found.append(("ours-unix", lambda: self.closed(server.socket("nginx"), server.pid, verify=True)))
         if nginx:
-            found.append(("nginx-unix", lambda: self.closed(nginx.socket, nginx.pid)))
+            found.append(("nginx-unix", lambda: self.closed(nginx.socket, nginx.pid, **NOBODY)))
         found.append(("ours-open", lambda: self.open(server.address("nginx"), server.pid, verify=True)))
         if nginx:
-            found.append(("nginx-open", lambda: self.open(nginx.address, nginx.pid)))
+            found.append(("nginx-open", lambda: self.open(nginx.address, nginx.pid, **NOBODY)))
         return found
 
     def closed(self, to, pid, **arguments):
@@ -191,7 +193,7 @@ class BehindHaproxy(Measurement):
     def variants(self):
         found = [
             ("ours", lambda: self.run("ours", {"agent": self.server.pid}, verify=True)),
-            ("plain", lambda: self.run("plain", {})),
+            ("plain", lambda: self.run("plain", {}, **NOBODY)),
             ("table", lambda: self.run("table", {}, verify=True)),
         ]
         if self.agent:
@@ -276,7 +278,7 @@ class BehindEnvoy(Measurement):
         return [
             ("ours", lambda: self.run("ours", {"service": self.server.pid}, verify=True)),
             ("tonic", lambda: self.run("tonic", {"service": self.tonic.pid}, verify=True)),
-            ("plain", lambda: self.run("plain", {})),
+            ("plain", lambda: self.run("plain", {}, **NOBODY)),
         ]
 
     def run(self, listener, pids, **arguments):
@@ -472,7 +474,7 @@ class Reaction(Measurement):
         self.fresh += FRESH_STEP
         addresses = {"syslog": self.server.address("syslog"), "auth": self.server.address("nginx")}
         count = 50 if self.context.options.quick else 200
-        return self.latencies(self.context.load.run("reaction", **addresses, connections=16, count=count, offset=self.fresh))
+        return self.latencies(self.context.load.run("reaction", **addresses, count=count, first=self.fresh))
 
     def busy(self):
         seconds = self.context.seconds * 2 + 5

@@ -58,6 +58,7 @@ class Results(unittest.TestCase):
     def test_faults(self):
         self.assertIsNone(load.fault(self.RESULT))
         self.assertIn("wrong", load.fault({**self.RESULT, "wrong": 1}))
+        self.assertIsNone(load.fault({**self.RESULT, "wrong": 1}, verified=False))
         self.assertIn("lost", load.fault({**self.RESULT, "lost": 2}))
         self.assertIn("closed", load.fault({**self.RESULT, "errors": {"connection closed": 3}}))
         self.assertIn("nothing", load.fault({"done": 0}))

@@ -50,7 +50,7 @@ class Nginx:
 HAPROXY = """\
 global
     nbthread 1
-    maxconn 10000
+    maxconn 4000
     stats socket {folder}/h.sock mode 600 level admin
 defaults
     mode http
@@ -275,7 +275,7 @@ class Sink:
 
     def __init__(self, space, program, cores):
         self.address = f"127.0.0.1:{space.port()}"
-        self.process = space.start("sink", [program, "sink", "--listen", self.address], cores)
+        self.process = space.start("sink", [program, "sink", "--listen", self.address, "--silence", "1h"], cores)
         self.pid = self.process.pid
         space.wait("the sink's socket", lambda: _udp_listens(self.address), self.process)
 
