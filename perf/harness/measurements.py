@@ -5,7 +5,7 @@ A variant returns values by name, or raises `RoundFailed`. A row of the table na
 import os
 import time
 
-from . import numbers, yardsticks
+from . import numbers, patterns, yardsticks
 from .load import held, microseconds, worst_p99
 from .processes import RoundFailed, Trouble, cpu_seconds, resident_bytes
 from .server import Server
@@ -179,6 +179,8 @@ class BehindHaproxy(Measurement):
             Row("HAProxy's CPU", "ours.haproxy", "agent.haproxy", ("<=", 1.0), "µs/request", agent),
             Row("HAProxy's CPU, asking or not", "ours.haproxy", "plain.haproxy", None, "µs/request"),
             Row("HAProxy's CPU, asking or its table", "ours.haproxy", "table.haproxy", None, "µs/request"),
+            Row("agent's CPU, unix socket or TCP", "unix.agent", "ours.agent", None, "µs/request"),
+            Row("HAProxy's CPU, unix socket or TCP", "unix.haproxy", "ours.haproxy", None, "µs/request"),
             Row("p99, asking or not", "ours.p99", "plain.p99", None, "µs"),
         )
 
@@ -187,12 +189,14 @@ class BehindHaproxy(Measurement):
         self.server = context.server(bans=BANS)
         self.agent = context.options.start_agent(context.space)
         peer, cores = context.peers[self.peer], context.options.proxy_cores
-        self.haproxy = yardsticks.Haproxy(context.space, peer, cores, self.server.address("spoa"), self.agent)
+        ours = {"ours": self.server.address("spoa"), "unix": self.server.socket("spoa").replace("unix:", "unix@")}
+        self.haproxy = yardsticks.Haproxy(context.space, peer, cores, ours, self.agent)
         self.haproxy.fill_table(offender(i) for i in range(BANS))
 
     def variants(self):
         found = [
             ("ours", lambda: self.run("ours", {"agent": self.server.pid}, verify=True)),
+            ("unix", lambda: self.run("unix", {"agent": self.server.pid}, verify=True)),
             ("plain", lambda: self.run("plain", {}, **NOBODY)),
             ("table", lambda: self.run("table", {}, verify=True)),
         ]
@@ -261,6 +265,7 @@ class BehindEnvoy(Measurement):
         Row("service's CPU", "ours.service", "tonic.service", ("<=", 0.65), "µs/request"),
         Row("Envoy's CPU, asking ours or tonic", "ours.envoy", "tonic.envoy", None, "µs/request"),
         Row("Envoy's CPU, asking or not", "ours.envoy", "plain.envoy", None, "µs/request"),
+        Row("service's CPU, unix socket or TCP", "unix.service", "ours.service", None, "µs/request"),
         Row("p99, asking ours or tonic", "ours.p99", "tonic.p99", None, "µs"),
     )
 
@@ -271,13 +276,15 @@ class BehindEnvoy(Measurement):
         context = self.context
         self.server = context.server(bans=BANS)
         self.tonic = yardsticks.Tonic(context.space, context.programs["tonic"], context.options.server_cores, BANS)
-        services = {"ours": self.server.ports["envoy"], "tonic": self.tonic.port}
+        socket = self.server.socket("envoy").removeprefix("unix:")
+        services = {"ours": self.server.ports["envoy"], "unix": socket, "tonic": self.tonic.port}
         self.envoy = yardsticks.Envoy(context.space, context.peers["envoy"], context.options.proxy_cores, services)
 
     def variants(self):
         return [
             ("ours", lambda: self.run("ours", {"service": self.server.pid}, verify=True)),
             ("tonic", lambda: self.run("tonic", {"service": self.tonic.pid}, verify=True)),
+            ("unix", lambda: self.run("unix", {"service": self.server.pid}, verify=True)),
             ("plain", lambda: self.run("plain", {}, **NOBODY)),
         ]
 
@@ -407,6 +414,7 @@ class Matcher(Measurement):
     rows = (
         Row("lines a second, 50 further patterns", "few.per_second", None, (">=", 5_000_000), "/s"),
         Row("500 further patterns against 50", "many.per_second", "few.per_second", (">=", 0.5), "/s"),
+        Row("lines a CPU second, with the start", "few.per_cpu_second", None, None, "/s"),
     )
 
     def set_up(self):
@@ -424,8 +432,6 @@ class Matcher(Measurement):
 
     def settings(self, further):
         """A folder with the settings of a server that is never started."""
-        from . import patterns
-
         folder = self.context.space.new_folder("m")
         text = "syslog:\n  with_default_patterns: true\n  patterns:\n" + patterns.as_yaml(patterns.patterns(further))
         self.context.space.write(os.path.join(folder, "config.yaml"), text)
@@ -472,13 +478,21 @@ class Reaction(Measurement):
 
     def react(self):
         self.fresh += FRESH_STEP
-        addresses = {"syslog": self.server.address("syslog"), "auth": self.server.address("nginx")}
         count = 50 if self.context.options.quick else 200
-        return self.latencies(self.context.load.run("reaction", **addresses, count=count, first=self.fresh))
+        result = self.context.load.run(
+            "reaction",
+            syslog=self.server.address("syslog"),
+            auth=self.server.address("nginx"),
+            metrics=self.server.metrics_url,
+            count=count,
+            first=self.fresh,
+        )
+        return self.latencies(result)
 
     def busy(self):
         seconds = self.context.seconds * 2 + 5
         to, rate = self.server.address("syslog"), 200_000
+        dropped = self.server.metric("fail2ban_syslog_dropped_total")
         beside = self.context.load.begin("syslog", to=to, udp=True, rate=rate, clients=BANS, **{"for": f"{seconds}s"})
         try:
             time.sleep(1)
@@ -489,6 +503,9 @@ class Reaction(Measurement):
             self.context.space.stop(beside[0])
             raise
         held(self.context.load.finish(beside), rate, "the load beside it")
+        dropped = self.server.metric("fail2ban_syslog_dropped_total") - dropped
+        if dropped:
+            raise RoundFailed(f"{dropped:.0f} datagrams of the load beside it were lost")
         return found
 
 
@@ -542,6 +559,7 @@ class Replica(Measurement):
     rows = (
         Row("memory of the process", "ours.bytes", None, None, "bytes/ban"),
         Row("banned by log lines", "ours.load", None, None, "s"),
+        Row("CPU, banned by log lines", "ours.cpu", None, None, "µs/ban"),
         Row("in force after a restart", "ours.restart", None, None, "s"),
         Row("lookup and table: bench/replica.rs", "ours.lookup", None, None, "ns"),
     )
@@ -554,9 +572,9 @@ class Replica(Measurement):
         # A line of log for each ban would be a part of neither.
         server = self.context.server(bans=BANS, tracked=2 * million, level="warn")
         try:
-            before = resident_bytes(server.pid)
+            before, used = resident_bytes(server.pid), cpu_seconds(server.pid)
             took = server.offend(million, seconds=600)
-            grown = resident_bytes(server.pid) - before
+            grown, used = resident_bytes(server.pid) - before, cpu_seconds(server.pid) - used
             server.stop()
             begun = time.monotonic()
             server.start()
@@ -564,7 +582,8 @@ class Replica(Measurement):
             restarted = time.monotonic() - begun
         finally:
             server.stop()
-        return {"bytes": grown / (million - BANS), "load": took, "restart": restarted}
+        more = million - BANS
+        return {"bytes": grown / more, "load": took, "cpu": used * 1e6 / more, "restart": restarted}
 
 
 class Change(Measurement):
@@ -595,7 +614,7 @@ class Change(Measurement):
         ]
 
     def run(self, change, back=None):
-        server, load, seconds = self.server, self.context.load, max(8, 3 * int(self.context.seconds))
+        server, load, seconds = self.server, self.context.load, max(10, 4 * int(self.context.seconds))
         length, lines = {"for": f"{seconds}s"}, 20_000
         to, metrics = server.address("syslog"), server.metrics_url
         asking = load.begin(
@@ -617,10 +636,10 @@ class Change(Measurement):
             asked, sent = held(load.finish(asking), self.rate), load.finish(sending)
         finally:
             self.context.space.stop(asking[0], sending[0])
-        if back:
-            before = server.change(**back)
-            self.context.space.wait("the old settings", lambda: server.in_force(before), server.process)
-            server.settle()
+            if back:
+                before = server.change(**back)
+                self.context.space.wait("the old settings", lambda: server.in_force(before), server.process)
+                server.settle()
         p99 = worst_p99(asked, at, at + in_force) if change else asked["latency_us"]["p99"]
         return {"p99": p99, "p99_all": asked["latency_us"]["p99"], "in_force": in_force, "lost": lost(sent)}
 

@@ -166,7 +166,7 @@ class Workspace:
         for process in reversed(list(self.processes)):
             self.stop(process)
 
-    def wait(self, what, look, *processes, patience=PATIENCE):
+    def wait(self, what, look, *processes, patience=PATIENCE, pause=PAUSE):
         """Waits until `look` returns something. It is trouble if one of the processes ends meanwhile."""
         deadline = time.monotonic() + patience
         while True:
@@ -179,7 +179,7 @@ class Workspace:
             if time.monotonic() > deadline:
                 said = "\n".join(process.said() for process in processes)
                 raise Trouble(f"waited {patience} s in vain for {what}\n{said}".rstrip())
-            time.sleep(PAUSE)
+            time.sleep(pause)
 
     def wait_for_port(self, port, process):
         self.wait(f"a listener on port {port}", lambda: _accepts(port), process)

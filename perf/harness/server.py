@@ -6,7 +6,7 @@ import time
 import urllib.request
 
 from . import numbers, patterns
-from .processes import Trouble
+from .processes import Trouble, cpu_seconds
 
 SETTINGS = """\
 syslog:
@@ -113,7 +113,8 @@ class Server:
         """Has the first `count` offenders banned. Returns how long that took, until the last one was."""
         begun = time.monotonic()
         self.load.offend(self.address("syslog"), count)
-        self.space.wait(f"{count} bans", lambda: self.bans() >= count, self.process, patience=seconds)
+        # Not asked more often than this: each answer is work of the server's.
+        self.space.wait(f"{count} bans", lambda: self.bans() >= count, self.process, patience=seconds, pause=0.2)
         took = time.monotonic() - begun
         have = self.bans()
         if have != count:
@@ -123,8 +124,6 @@ class Server:
 
     def settle(self):
         """Waits until it has nothing more to do, such as writing bans to disk."""
-        from .processes import cpu_seconds
-
         def quiet():
             before = cpu_seconds(self.pid)
             time.sleep(0.25)

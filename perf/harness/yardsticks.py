@@ -106,16 +106,16 @@ spoe-message {message}
 
 
 class Haproxy:
-    """HAProxy on one thread with up to four frontends: one that asks ours, one that asks another agent, one that looks
-    into a stick-table, and one that answers at once. All answer by themselves, without a server behind."""
+    """HAProxy on one thread with a frontend for each address of ours that is asked, one that asks another agent, one that
+    looks into a stick-table, and one that answers at once. All answer by themselves, without a server behind."""
 
-    def __init__(self, space, peer, cores, ours=None, agent=None):
+    def __init__(self, space, peer, cores, ours, agent=None):
         self.space = space
         self.folder = space.new_folder("h")
         self.ports = {"plain": space.port(), "table": space.port()}
         text = HAPROXY.format(folder=self.folder, **self.ports)
-        if ours:
-            text += self._asked("ours", ours, "var(txn.mailfail2ban.banned) -m bool", "check-request", "src", "mailfail2ban")
+        for name, address in ours.items():
+            text += self._asked(name, address, "var(txn.mailfail2ban.banned) -m bool", "check-request", "src", "mailfail2ban")
         if agent:
             text += self._asked("agent", agent.address, agent.deny, agent.message, agent.argument, agent.prefix)
         config = space.write(os.path.join(self.folder, "haproxy.cfg"), text)
@@ -126,7 +126,8 @@ class Haproxy:
 
     def _asked(self, name, address, deny, message, argument, prefix):
         self.ports[name] = self.space.port()
-        variables = "" if name == "ours" else "ip_score"
+        # What HAProxy's example in C answers. Ours says nothing that is not named anyway.
+        variables = "ip_score" if name == "agent" else ""
         spoe = SPOE.format(name=name, message=message, argument=argument, prefix=prefix, variables=variables)
         self.space.write(os.path.join(self.folder, f"{name}.conf"), spoe)
         return ASKED.format(name=name, port=self.ports[name], folder=self.folder, deny=deny, agent=address)
@@ -222,7 +223,7 @@ ENVOY_CLUSTER = """\
         cluster_name: {name}
         endpoints:
           - lb_endpoints:
-              - endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {port} }} }} }}
+              - endpoint: {{ address: {{ {address} }} }}
       typed_extension_protocol_options:
         envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
           "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
@@ -235,7 +236,7 @@ ENVOY_CLUSTER = """\
 
 class Envoy:
     """Envoy on one worker thread, with a listener for each service that is asked and one that asks nobody. All answer by
-    themselves, without a server behind."""
+    themselves, without a server behind. Services are ports, or paths of unix sockets."""
 
     def __init__(self, space, peer, cores, services):
         self.ports = {name: space.port() for name in [*services, "plain"]}
@@ -243,8 +244,10 @@ class Envoy:
         for name, port in self.ports.items():
             question = ENVOY_FILTER.format(name=name) if name in services else ""
             listeners.append(ENVOY_LISTENER.format(name=name, port=port, filter=question))
-        for name, port in services.items():
-            clusters.append(ENVOY_CLUSTER.format(name=name, port=port))
+        for name, to in services.items():
+            tcp = f"socket_address: {{ address: 127.0.0.1, port_value: {to} }}"
+            address = tcp if isinstance(to, int) else f"pipe: {{ path: {to} }}"
+            clusters.append(ENVOY_CLUSTER.format(name=name, address=address))
         text = "static_resources:\n  listeners:\n" + "".join(listeners)
         if clusters:
             text += "  clusters:\n" + "".join(clusters)
@@ -346,7 +349,7 @@ class Fail2ban:
         self.space.write(os.path.join(etc, "action.d", "touch.conf"), f"[Definition]\nactionban = touch {self.banned}/<ip>\n")
         own = f"loglevel = INFO\nlogtarget = {self.folder}/f.log\nsyslogsocket = auto\ndbfile = None\ndbpurgeage = 1d\n"
         own += f"socket = {self.folder}/f.sock\npidfile = {self.folder}/f.pid\n"
-        self.space.write(os.path.join(etc, "fail2ban.conf"), "[DEFAULT]\n" + own)
+        self.space.write(os.path.join(etc, "fail2ban.conf"), "[Definition]\n" + own)
         jails = f"[DEFAULT]\nbackend = {backend}\nfindtime = 10m\nbantime = 1h\nmaxretry = 5\nusedns = no\n"
         jails += f"logpath = {self.log} tail\naction = touch\nignoreself = false\n"
         for name, (kind, _) in JAILS.items():
