@@ -56,15 +56,16 @@ REALISTIC = [
 ]
 
 
-def patterns(count):
+def patterns(count, edition=0):
     """`count` patterns, each as name, program, kind, regex. Beyond the fifty above, they are the same services again as
-    other versions say it, with a code of their own, so that each is another one for the matcher too."""
+    other versions say it, with a code of their own, so that each is another one for the matcher too; and those of another
+    edition are others again, that no server has seen before."""
     found = []
     for number in range(count):
         name, program, kind, regex = REALISTIC[number % len(REALISTIC)]
         generation = number // len(REALISTIC)
         if generation:
-            code = f"E{generation:03}{number % len(REALISTIC):02}"
+            code = f"E{edition}-{generation:03}{number % len(REALISTIC):02}"
             name, regex = f"{name}-{generation}", f"{regex[:-1]} code={code}$"
         found.append((name, program, kind, regex))
     return found

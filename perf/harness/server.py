@@ -53,7 +53,8 @@ class Server:
         os.mkdir(os.path.join(self.folder, "state"))
         names = ("syslog", "spoa", "envoy", "nginx", "metrics")
         self.ports = {name: space.port() for name in names}
-        self.further, self.shards, self.tracked, self.level, self.listed = further, shards, tracked, level, 0
+        self.further, self.shards, self.tracked, self.level = further, shards, tracked, level
+        self.listed, self.edition = 0, 0
         self.write_settings()
         self.start()
         if bans:
@@ -74,7 +75,7 @@ class Server:
         lines += [f"    - 172.{16 + (i >> 16)}.{i >> 8 & 255}.{i & 255}\n" for i in range(self.listed)]
         return SETTINGS.format(
             **self.ports,
-            patterns=patterns.as_yaml(patterns.patterns(self.further)),
+            patterns=patterns.as_yaml(patterns.patterns(self.further, self.edition)),
             folder=self.folder,
             shards=self.shards,
             tracked=self.tracked,
@@ -135,7 +136,9 @@ class Server:
         return int(self.metric("fail2ban_syslog_received_total"))
 
     def change(self, further=None, listed=None):
-        """Changes patterns or the blacklist in the file and has it read again. Does not wait until it is in force."""
+        """Changes patterns or the blacklist in the file and has it read again. Does not wait until it is in force. What
+        patterns there are beyond the usual ones is different each time, so that none of them is known already."""
+        self.edition += 1
         self.further = self.further if further is None else further
         self.listed = self.listed if listed is None else listed
         before = self.page()
