@@ -35,7 +35,7 @@ class Load:
     def begin(self, command, pids=None, **arguments):
         """Starts it beside others; `finish` gets the result."""
         arguments = {name.replace("_", "-"): value for name, value in arguments.items()}
-        result = self.space.path(f"load{len(os.listdir(self.space.folder))}-{id(arguments):x}.json")
+        result = self.space.new_path("load.json")
         line = self.command(command, arguments, pids or {}, result)
         process = self.space.start(f"load-{command}", line, self.cores)
         return process, command, result
@@ -44,11 +44,9 @@ class Load:
         process, command, result = begun
         try:
             self.space.wait(f"the end of {command}", process.ended, patience=timeout or self.seconds * 10 + 120)
-            status = process.popen.returncode
-            said = process.said(3)
-            found = _read(result)
         finally:
-            self.space.stop(process)
+            ((status, _),) = self.space.stop(process)
+            said, found = process.said(3), _read(result)
             if os.path.exists(result):
                 os.unlink(result)
         if found is None:

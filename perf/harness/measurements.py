@@ -561,7 +561,7 @@ class Replica(Measurement):
         Row("banned by log lines", "ours.load", None, None, "s"),
         Row("CPU, banned by log lines", "ours.cpu", None, None, "µs/ban"),
         Row("in force after a restart", "ours.restart", None, None, "s"),
-        Row("lookup and table: bench/replica.rs", "ours.lookup", None, None, "ns"),
+        Row("lookup and table: bench/replica.rs", "ours.lookup", None, None, "ns", ("bench",)),
     )
 
     def variants(self):

@@ -35,7 +35,10 @@ class Process:
         self.pid = popen.pid
 
     def ended(self):
-        return self.popen.poll() is not None
+        """Whether it has ended. Its entry stays until `stop`, so that its number is nobody else's meanwhile."""
+        if self.popen.returncode is not None:
+            return True
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def said(self, lines=12):
         """The end of what it wrote."""
@@ -52,19 +55,19 @@ class Process:
             os.kill(self.pid, number)
 
     def stop(self):
-        """Ends it and its children, politely first."""
-        if not self.ended():
-            self.popen.terminate()
-            try:
-                self.popen.wait(10)
-            except subprocess.TimeoutExpired:
-                pass
+        """Ends it and its children, politely first. Returns its status and the CPU seconds of it and the children that
+        it waited for."""
+        if self.popen.returncode is not None:
+            return self.popen.returncode, 0
+        self.signal(signal.SIGTERM)
+        deadline = time.monotonic() + 10
+        while not self.ended() and time.monotonic() < deadline:
+            time.sleep(0.005)
         # Its group is its own, so this is it and its children and nobody else.
-        try:
-            os.killpg(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        self.popen.wait()
+        os.killpg(self.pid, signal.SIGKILL)
+        _, status, usage = os.wait4(self.pid, 0)
+        self.popen.returncode = os.waitstatus_to_exitcode(status)
+        return self.popen.returncode, usage.ru_utime + usage.ru_stime
 
 
 class Workspace:
@@ -86,10 +89,14 @@ class Workspace:
     def path(self, *names):
         return os.path.join(self.folder, *names)
 
-    def new_folder(self, name):
-        """A folder that was not there before. Short: paths of unix sockets have 108 bytes."""
+    def new_path(self, name):
+        """A path that was not given before. Short: paths of unix sockets have 108 bytes."""
         self.count += 1
-        path = self.path(f"{name}{self.count}")
+        return self.path(f"{self.count}-{name}")
+
+    def new_folder(self, name):
+        """A folder that was not there before."""
+        path = self.new_path(name)
         os.mkdir(path)
         return path
 
@@ -111,44 +118,34 @@ class Workspace:
 
     def start(self, name, command, cores=None, environment=None, folder=None, output=None):
         """Starts a process in a group of its own, pinned to `cores`."""
-        self.count += 1
-        output = output or self.path(f"{self.count}-{name}.out")
+        output = output or self.new_path(f"{name}.out")
         with open(output, "wb") as file:
-            popen = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                cwd=folder or self.folder,
-                env={**os.environ, **(environment or {})},
-                start_new_session=True,
-                preexec_fn=lambda: _prepare(cores),
-            )
-        process = Process(name, popen, output)
+            return self._spawn(name, command, cores, environment, folder, file, subprocess.STDOUT)
+
+    def _spawn(self, name, command, cores, environment, folder, out, err):
+        popen = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            cwd=folder or self.folder,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,
+            preexec_fn=lambda: _prepare(cores),
+        )
+        process = Process(name, popen, (out if err is subprocess.STDOUT else err).name)
         self.processes.append(process)
         return process
 
     def run(self, command, cores=None, environment=None, timeout=600, folder=None):
         """Runs a command to its end. Returns status, standard output, standard error, and its own CPU seconds."""
-        self.count += 1
-        files = [self.path(f"{self.count}.{stream}") for stream in ("stdout", "stderr")]
+        files = [self.new_path(stream) for stream in ("stdout", "stderr")]
         with open(files[0], "wb") as out, open(files[1], "wb") as err:
-            popen = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                cwd=folder or self.folder,
-                env={**os.environ, **(environment or {})},
-                start_new_session=True,
-                preexec_fn=lambda: _prepare(cores),
-            )
-        process = Process(os.path.basename(command[0]), popen, files[1])
-        self.processes.append(process)
+            process = self._spawn(os.path.basename(command[0]), command, cores, environment, folder, out, err)
         try:
-            status, seconds = _wait(popen, timeout)
+            self.wait(f"the end of {process.name}", process.ended, patience=timeout, pause=0.005)
         finally:
-            self.stop(process)
+            ((status, seconds),) = self.stop(process)
         texts = []
         for path in files:
             with open(path, encoding="utf-8", errors="replace") as file:
@@ -157,10 +154,10 @@ class Workspace:
         return status, texts[0], texts[1], seconds
 
     def stop(self, *processes):
-        for process in processes:
-            process.stop()
-            if process in self.processes:
-                self.processes.remove(process)
+        """Ends processes. Returns what each of them ended with."""
+        found = [process.stop() for process in processes]
+        self.processes = [process for process in self.processes if process not in processes]
+        return found
 
     def stop_all(self):
         for process in reversed(list(self.processes)):
@@ -190,19 +187,6 @@ def _prepare(cores):
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if cores:
         os.sched_setaffinity(0, cores)
-
-
-def _wait(popen, timeout):
-    """Waits for a process and returns its status and the CPU seconds of it and its children."""
-    deadline = time.monotonic() + timeout
-    while True:
-        pid, status, usage = os.wait4(popen.pid, os.WNOHANG)
-        if pid:
-            popen.returncode = os.waitstatus_to_exitcode(status)
-            return popen.returncode, usage.ru_utime + usage.ru_stime
-        if time.monotonic() > deadline:
-            raise Trouble(f"{os.path.basename(popen.args[0])} did not end within {timeout} s")
-        time.sleep(0.005)
 
 
 def _is_free(port):
