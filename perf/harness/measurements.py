@@ -339,7 +339,12 @@ class Datagrams(Measurement):
         return {"us": microseconds(result, "it"), "lost": lost(result), "per_second": result["per_second"]}
 
     def theirs(self, peer, rate):
-        return {"us": microseconds(self.send(peer.address, peer.pid, rate), "it")}
+        dropped = yardsticks.udp_dropped(peer.address)
+        result = self.send(peer.address, peer.pid, rate)
+        dropped = yardsticks.udp_dropped(peer.address) - dropped
+        if dropped:
+            raise RoundFailed(f"{dropped} datagrams were lost")
+        return {"us": microseconds(result, "it")}
 
     def file(self, rate):
         before = cpu_seconds(self.rsyslog.pid)
@@ -680,8 +685,8 @@ class Clients(Measurement):
         self.servers = {count: self.context.server(bans=0, tracked=4_000_000) for count in (1_000, 1_000_000)}
         for count, server in self.servers.items():
             # Each fails once, so that all are tracked before anything is measured.
-            to = server.address("syslog")
-            self.context.load.run("syslog", to=to, tcp=True, count=count, clients=count, failing=1, metrics=server.metrics_url)
+            to, metrics = server.address("syslog"), server.metrics_url
+            self.context.load.run("syslog", to=to, tcp=True, count=count, clients=count, failing=1, metrics=metrics)
             have = server.metric("fail2ban_tracked", what="counting")
             if have < 0.95 * count:
                 raise Trouble(f"{have:.0f} clients are tracked where {count} have failed")

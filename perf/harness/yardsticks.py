@@ -402,9 +402,19 @@ class Fail2ban:
         return count / seconds, count / (cpu_seconds(self.pid) - before)
 
 
-def _udp_listens(address):
-    """Whether there is a socket for datagrams."""
+def _udp_line(address):
+    """What the kernel says of a socket for datagrams, as fields, or None if there is no such socket."""
     host, port = address.split(":")
-    wanted = f"{''.join(f'{int(part):02X}' for part in reversed(host.split('.')))}:{int(port):04X}"
+    wanted = "".join(f"{int(part):02X}" for part in reversed(host.split("."))) + f":{int(port):04X}"
     with open("/proc/net/udp", encoding="ascii") as file:
-        return any(line.split()[1] == wanted for line in file.readlines()[1:])
+        fields = [line.split() for line in file.readlines()[1:]]
+    return next((line for line in fields if line[1] == wanted), None)
+
+
+def _udp_listens(address):
+    return _udp_line(address) is not None
+
+
+def udp_dropped(address):
+    """How many datagrams the kernel has dropped for want of room in the socket's buffer."""
+    return int(_udp_line(address)[-1])
