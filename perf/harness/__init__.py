@@ -1,0 +1,1 @@
+"""What `perf/compare` is made of: programs to start, things to measure, and what is made of the numbers."""
