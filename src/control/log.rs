@@ -66,8 +66,8 @@ fn writer(name: &str) -> (NonBlocking, WorkerGuard) {
     builder.thread_name(name).finish(std::io::stderr())
 }
 
-/// What is said: this program's lines from the wanted level on, and warnings of the libraries that it uses. But for `h2`,
-/// which runs on shards and would tell each frame there, and `sqlx`, whose failures are told here in our own words.
+/// What is said: this program's lines from the wanted level on, and warnings of the libraries that it uses. But for `sqlx`,
+/// whose failures are told here in our own words.
 fn filter(settings: &LogSettings) -> Targets {
     let level = match settings.level {
         LogLevel::Error => LevelFilter::ERROR,
@@ -76,8 +76,5 @@ fn filter(settings: &LogSettings) -> Targets {
         LogLevel::Debug => LevelFilter::DEBUG,
     };
     let own = [env!("CARGO_PKG_NAME"), DECISIONS].map(|target| (target, level));
-    Targets::new()
-        .with_default(level.min(LevelFilter::WARN))
-        .with_targets(own)
-        .with_targets(["h2", "sqlx"].map(|target| (target, LevelFilter::OFF)))
+    Targets::new().with_default(level.min(LevelFilter::WARN)).with_targets(own).with_target("sqlx", LevelFilter::OFF)
 }

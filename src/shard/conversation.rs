@@ -2,7 +2,7 @@
 //!
 //! All questions of one read are answered with one write, which is worth more than anything else here: at 64 questions
 //! a read, a question costs a twenty-seventh of one that is alone. Buffers belong to the connection and are used
-//! again, so a question allocates nothing, but for what `h2` needs for each call of Envoy.
+//! again, so a question allocates nothing.
 
 use super::Plan;
 use super::connections::ConnectionId;

@@ -27,7 +27,8 @@ impl Envoy {
                 Step::Idle => return progress,
                 Step::Check { call, question } => {
                     progress = true;
-                    answer_question(core, &mut self.session, call, &question);
+                    let client = client(core, &question);
+                    answer(core, &mut self.session, call, client);
                 }
                 Step::Handled(handled) => {
                     progress = true;
@@ -109,8 +110,7 @@ fn count(core: &mut Core, handled: Handled) {
     }
 }
 
-fn answer_question(core: &mut Core, session: &mut Session, call: CallId, question: &Question) {
-    let client = client(core, question);
+fn answer(core: &mut Core, session: &mut Session, call: CallId, client: Option<Address>) {
     let verdict = client.map(|client| core.judge(client));
     let asked = &mut core.counters.asked[Service::Envoy as usize];
     match verdict {
@@ -130,7 +130,7 @@ fn answer_question(core: &mut Core, session: &mut Session, call: CallId, questio
 
 /// Who is asked about: Envoy's own peer, or the one that a trusted proxy in front of Envoy names. `None` if there is no
 /// address, as where Envoy listens on a unix socket.
-fn client(core: &Core, question: &Question) -> Option<Address> {
+fn client(core: &Core, question: &Question<'_>) -> Option<Address> {
     let source = Address::parse_with_port(question.source()?)?;
     let trusted = &core.policy.questions.envoy_trusted_proxies;
     if trusted.contains(source) {

@@ -8,6 +8,7 @@
 pub mod denial;
 pub mod ext_authz;
 pub mod http1;
+mod http2;
 mod list;
 pub mod spop;
 pub mod syslog;

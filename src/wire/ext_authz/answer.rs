@@ -1,15 +1,9 @@
 //! Answers to a check, as gRPC messages.
 
-use bytes::Bytes;
-
 use super::super::denial::{Denial, push_ip, push_number};
 use super::message;
 use super::proto::envoy::config::core::v3::header_value_option::HeaderAppendAction;
-use super::proto::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
-use super::proto::envoy::service::auth::v3::check_response::HttpResponse;
-use super::proto::envoy::service::auth::v3::{CheckResponse, DeniedHttpResponse};
-use super::proto::envoy::r#type::v3::{HttpStatus, StatusCode};
-use super::proto::google::rpc;
+use super::proto::envoy::r#type::v3::StatusCode;
 
 /// PERMISSION_DENIED among gRPC's status codes.
 const PERMISSION_DENIED: u8 = 7;
@@ -32,61 +26,90 @@ impl Answer<'_> {
         }
     }
 
-    /// A `CheckResponse` behind its prefix.
-    pub(super) fn encode(&self) -> Bytes {
+    /// Appends a `CheckResponse` behind its prefix. Written by hand, field by field as they are numbered: the generated types
+    /// would have each text allocated first.
+    pub(super) fn encode(&self, out: &mut Vec<u8>) {
         match self {
             // `status {}`, whose code is 0 if it is absent, and `ok_response {}`.
-            Answer::Allowed => Bytes::from_static(b"\0\0\0\0\x04\x0a\0\x1a\0"),
-            Answer::Denied(denial) => message::encode(&denied(denial)),
+            Answer::Allowed => out.extend_from_slice(b"\0\0\0\0\x04\x0a\0\x1a\0"),
+            Answer::Denied(denial) => message::encode(out, |out| push_denied(out, denial)),
         }
     }
 }
 
-fn denied(denial: &Denial<'_>) -> CheckResponse {
-    let mut headers = Vec::with_capacity(5);
-    headers.push(header("content-type", "application/json".to_owned()));
-    headers.push(header("x-fail2ban-status", "denied".to_owned()));
-    headers.push(header("x-fail2ban-ip", text(|out| push_ip(out, denial.client))));
-    if !denial.short_reason().is_empty() {
-        headers.push(header("x-fail2ban-reason", text(|out| denial.push_visible_reason(out))));
+fn push_denied(out: &mut Vec<u8>, denial: &Denial<'_>) {
+    // status: code, message
+    push_part(out, 1, |out| {
+        push_small_number(out, 1, PERMISSION_DENIED);
+        push_part(out, 2, |out| out.extend_from_slice(b"denied"));
+    });
+    // denied_response: status, headers, body
+    push_part(out, 2, |out| {
+        push_part(out, 1, |out| push_enum(out, 1, StatusCode::Forbidden as u16));
+        push_field(out, "content-type", |out| out.extend_from_slice(b"application/json"));
+        push_field(out, "x-fail2ban-status", |out| out.extend_from_slice(b"denied"));
+        push_field(out, "x-fail2ban-ip", |out| push_ip(out, denial.client));
+        if !denial.short_reason().is_empty() {
+            push_field(out, "x-fail2ban-reason", |out| denial.push_visible_reason(out));
+        }
+        if let Some(seconds) = denial.retry_after_seconds() {
+            push_field(out, "retry-after", |out| push_number(out, seconds));
+        }
+        push_part(out, 3, |out| denial.push_json(out));
+    });
+}
+
+/// A `HeaderValueOption` (header: key, value; append_action) of the 403. It replaces one of the same name: Envoy has set a
+/// content type of its own before.
+fn push_field(out: &mut Vec<u8>, name: &str, value: impl FnOnce(&mut Vec<u8>)) {
+    push_part(out, 2, |out| {
+        push_part(out, 1, |out| {
+            push_part(out, 1, |out| out.extend_from_slice(name.as_bytes()));
+            push_part(out, 2, value);
+        });
+        push_small_number(out, 3, HeaderAppendAction::OverwriteIfExistsOrAdd as u8);
+    });
+}
+
+/// A field that is text or a message (<https://protobuf.dev/programming-guides/encoding/>), whose length is known when it has
+/// been written: then it moves to make room. Parts here are below 2.5 KiB, and so are all of them together.
+fn push_part(out: &mut Vec<u8>, number: u8, write: impl FnOnce(&mut Vec<u8>)) {
+    out.push(number << 3 | 2);
+    let begun = out.len();
+    out.push(0);
+    write(out);
+    let length = out.len().saturating_sub(begun + 1);
+    let (low, high) = (length as u8 & 0x7f, (length >> 7) as u8);
+    if high > 0 {
+        out.insert(begun + 1, high);
     }
-    if let Some(seconds) = denial.retry_after_seconds() {
-        headers.push(header("retry-after", text(|out| push_number(out, seconds))));
-    }
-    CheckResponse {
-        status: Some(rpc::Status { code: PERMISSION_DENIED.into(), message: "denied".to_owned() }),
-        http_response: Some(HttpResponse::DeniedResponse(DeniedHttpResponse {
-            status: Some(HttpStatus { code: StatusCode::Forbidden.into() }),
-            headers,
-            body: text(|out| denial.push_json(out)),
-        })),
+    if let Some(place) = out.get_mut(begun) {
+        *place = if high > 0 { low | 0x80 } else { low };
     }
 }
 
-/// A header field of the 403. It replaces one of the same name: Envoy has set a content type of its own before.
-fn header(name: &'static str, value: String) -> HeaderValueOption {
-    HeaderValueOption {
-        header: Some(HeaderValue { key: name.to_owned(), value, raw_value: Bytes::new() }),
-        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
-    }
+/// A number below 128.
+fn push_small_number(out: &mut Vec<u8>, number: u8, value: u8) {
+    out.extend_from_slice(&[number << 3, value]);
 }
 
-/// What the functions of a denial write is ASCII, or text that was text before.
-fn text(write: impl FnOnce(&mut Vec<u8>)) -> String {
-    let mut out = Vec::with_capacity(128);
-    write(&mut out);
-    String::from_utf8(out).unwrap_or_default()
+/// A number below 16,384 that is above that.
+fn push_enum(out: &mut Vec<u8>, number: u8, value: u16) {
+    out.extend_from_slice(&[number << 3, value as u8 | 0x80, (value >> 7) as u8]);
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::proto::envoy::service::auth::v3::OkHttpResponse;
+    use super::super::proto::envoy::service::auth::v3::check_response::HttpResponse;
+    use super::super::proto::envoy::service::auth::v3::{CheckResponse, OkHttpResponse};
+    use super::super::proto::google::rpc;
     use super::*;
     use prost::Message as _;
     use std::time::Duration;
 
     fn encoded(answer: Answer<'_>) -> Vec<u8> {
-        let encoded = answer.encode();
+        let mut encoded = Vec::new();
+        answer.encode(&mut encoded);
         let (prefix, message) = encoded.split_at(5);
         assert_eq!(prefix, [&[0][..], &(message.len() as u32).to_be_bytes()].concat());
         message.to_vec()

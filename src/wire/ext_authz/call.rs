@@ -1,16 +1,8 @@
-//! One call: what is asked of which method, until its message is whole.
+//! One call: what is asked of which method, until its message is whole; and what is kept of it then.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker, ready};
-
-use bytes::Bytes;
-use h2::RecvStream;
-use h2::server::SendResponse;
-use http::header::{CONTENT_TYPE, HeaderMap};
-use http::request;
-
-use super::message::{self, Message};
+use super::super::http2;
+use super::health::Watcher;
+use super::message;
 use super::refusal::Refusal;
 use super::{FRONT_BYTES_MAX, FRONT_BYTES_MIN, UNFINISHED_BYTES_MAX};
 
@@ -23,113 +15,110 @@ pub enum Method {
 }
 
 impl Method {
-    fn of(path: &str) -> Option<Method> {
-        match path {
-            "/envoy.service.auth.v3.Authorization/Check" => Some(Method::Check),
-            "/grpc.health.v1.Health/Check" => Some(Method::HealthCheck),
-            "/grpc.health.v1.Health/Watch" => Some(Method::HealthWatch),
+    /// Whatever follows a `?` is not the path's.
+    fn of(path: &[u8]) -> Option<Method> {
+        match path.split(|&byte| byte == b'?').next().unwrap_or_default() {
+            b"/envoy.service.auth.v3.Authorization/Check" => Some(Method::Check),
+            b"/grpc.health.v1.Health/Check" => Some(Method::HealthCheck),
+            b"/grpc.health.v1.Health/Watch" => Some(Method::HealthWatch),
             _ => None,
         }
     }
 }
 
-pub struct Call {
+/// What matters of a call's head. Of fields that come several times the first counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Head {
+    is_post: bool,
+    method: Option<Method>,
+    is_grpc: Option<bool>,
+    /// Whether it names a compression (`grpc-encoding`) other than none.
+    is_encoded: Option<bool>,
+}
+
+impl http2::Head for Head {
+    fn field(&mut self, name: &[u8], value: &[u8]) {
+        match name {
+            b":method" => self.is_post = value == b"POST",
+            b":path" => self.method = Method::of(value),
+            b"content-type" if self.is_grpc.is_none() => self.is_grpc = Some(is_grpc(value)),
+            b"grpc-encoding" if self.is_encoded.is_none() => self.is_encoded = Some(value != b"identity"),
+            _ => {}
+        }
+    }
+}
+
+/// `application/grpc`, alone or with `+proto` or parameters behind it (PROTOCOL-HTTP2.md, Content-Type). Messages in other
+/// formats, as `+json`, could not be read.
+fn is_grpc(content_type: &[u8]) -> bool {
+    let media_type = content_type.split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
+    media_type.eq_ignore_ascii_case(b"application/grpc") || media_type.eq_ignore_ascii_case(b"application/grpc+proto")
+}
+
+/// What is kept for a call.
+#[derive(Debug, Default)]
+pub enum Call {
+    /// Its message is not whole yet.
+    Incomplete(Incomplete),
+    /// A check that was handed out.
+    Unanswered,
+    Watched(Watcher),
+    /// All is said, but perhaps not sent.
+    #[default]
+    Answered,
+}
+
+/// A call whose message is not whole yet.
+#[derive(Debug)]
+pub struct Incomplete {
     pub method: Method,
-    pub respond: SendResponse<Bytes>,
-    body: RecvStream,
-    is_encoded: bool,
-    /// The front of what has come of the message, unless it came whole.
-    front: Vec<u8>,
-    /// How many bytes of it count as unfinished.
-    kept: usize,
+    pub is_encoded: bool,
+    /// The front of what has come of the message, unless it came whole. All of it counts as unfinished.
+    pub front: Vec<u8>,
     /// How many bytes have come.
-    count: usize,
-    /// Why it is refused, once its input has ended: an early answer would have the rest come too late.
-    refusal: Option<Refusal>,
-    bell: Bell,
+    pub count: usize,
+    /// Why it will be turned down, once its input has ended: an early answer would have the rest come too late.
+    pub wrong: Option<Wrong>,
 }
 
-/// Why there will be no message.
+/// Why a call gets no answer to what it asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub enum Wrong {
+    /// A list of header fields that is longer than announced: HTTP status 431.
+    HeaderList,
     Refused(Refusal),
-    /// The peer gave up, or broke HTTP/2 within this call.
-    Abandoned,
 }
 
-impl Call {
+impl Incomplete {
     /// Looks at the head of a call: method, path and content type.
-    pub fn begin(head: &request::Parts, body: RecvStream, respond: SendResponse<Bytes>) -> Call {
-        let method = match Method::of(head.uri.path()) {
-            _ if head.method != http::Method::POST => Err(Refusal::NotPost),
-            _ if !is_grpc(&head.headers) => Err(Refusal::ContentType),
-            None => Err(Refusal::UnknownMethod),
-            Some(method) => Ok(method),
+    pub fn begin(request: &http2::Request<Head>) -> Incomplete {
+        let head = request.head;
+        let wrong = match head.method {
+            _ if request.is_too_long => Some(Wrong::HeaderList),
+            _ if !head.is_post => Some(Wrong::Refused(Refusal::NotPost)),
+            _ if head.is_grpc != Some(true) => Some(Wrong::Refused(Refusal::ContentType)),
+            None => Some(Wrong::Refused(Refusal::UnknownMethod)),
+            Some(_) => None,
         };
-        let is_encoded = head.headers.get("grpc-encoding").is_some_and(|encoding| encoding != "identity");
-        Call {
+        Incomplete {
             // Of a call that is refused it does not matter.
-            method: method.unwrap_or(Method::Check),
-            respond,
-            body,
-            is_encoded,
+            method: head.method.unwrap_or(Method::Check),
+            is_encoded: head.is_encoded == Some(true),
             front: Vec::new(),
-            kept: 0,
             count: 0,
-            refusal: method.err(),
-            bell: Bell::default(),
+            wrong,
         }
     }
 
-    /// Takes in what has come of the message; `Ready` when it is whole and the peer has ended its side of the call, or
-    /// when there will be none. Once it was `Pending`, [`Call::has_news`] says when it is worth to ask again.
-    ///
-    /// `unfinished_bytes` counts what all calls of the connection keep.
-    pub fn poll(&mut self, unfinished_bytes: &mut usize) -> Poll<Result<Message, Failure>> {
-        // Nearly always all of it is there when the call is first looked at, and no bell has to be made.
-        let bell = self.bell.clone();
-        let mut polled = self.receive(bell.waker(), unfinished_bytes);
-        if polled.is_pending() && self.bell.hang() {
-            let bell = self.bell.clone();
-            polled = self.receive(bell.waker(), unfinished_bytes);
-        }
-        if polled.is_ready() {
-            self.let_go(unfinished_bytes);
-        }
-        polled
-    }
-
-    /// Whether something of this call has come since it was asked for.
-    pub fn has_news(&self) -> bool {
-        self.bell.take()
-    }
-
-    fn let_go(&mut self, unfinished_bytes: &mut usize) {
-        *unfinished_bytes = unfinished_bytes.saturating_sub(std::mem::take(&mut self.kept));
-        self.front = Vec::new();
-    }
-
-    fn receive(&mut self, waker: &Waker, unfinished_bytes: &mut usize) -> Poll<Result<Message, Failure>> {
-        loop {
-            let data = match ready!(self.body.poll_data(&mut Context::from_waker(waker))) {
-                Some(Ok(data)) => data,
-                Some(Err(_)) => return Poll::Ready(Err(Failure::Abandoned)),
-                None => return Poll::Ready(self.finish(Bytes::new())),
-            };
-            // What is kept from here on counts as unfinished. It cannot fail: no more is released than was received.
-            let _ = self.body.flow_control().release_capacity(data.len());
-            if self.body.is_end_stream() {
-                return Poll::Ready(self.finish(data));
-            }
-            self.keep(&data, unfinished_bytes);
-        }
-    }
-
-    /// Takes in a piece that is not the last: its front, if there is room for it.
-    fn keep(&mut self, data: &[u8], unfinished_bytes: &mut usize) {
+    /// Takes in a piece that is not the last: its front, if there is room for it. `unfinished_bytes` counts what all calls of
+    /// the connection keep; `spare` is a buffer for whoever has none yet.
+    pub fn keep(&mut self, data: &[u8], unfinished_bytes: &mut usize, spare: &mut Vec<u8>) {
         self.count = self.count.saturating_add(data.len());
-        if self.refusal.is_some() {
+        if self.wrong.is_some() {
             return;
+        }
+        if self.front.capacity() == 0 {
+            self.front = std::mem::take(spare);
         }
         // Once something was left out, nothing behind it is kept.
         if self.front.len() + data.len() == self.count {
@@ -137,69 +126,13 @@ impl Call {
             let room = room.min(FRONT_BYTES_MAX.saturating_sub(self.front.len()));
             let room = room.max(FRONT_BYTES_MIN.saturating_sub(self.front.len()));
             let kept = data.get(..room).unwrap_or(data);
-            // Copied, as a small piece would keep all of what was read with it.
             self.front.extend_from_slice(kept);
-            self.kept += kept.len();
             *unfinished_bytes += kept.len();
         }
         if let Err(refusal) = message::is_complete(&self.front, self.count, self.is_encoded) {
-            self.refusal = Some(refusal);
-            self.let_go(unfinished_bytes);
+            self.wrong = Some(Wrong::Refused(refusal));
+            *unfinished_bytes = unfinished_bytes.saturating_sub(self.front.len());
+            self.front = Vec::new();
         }
-    }
-
-    fn finish(&mut self, last: Bytes) -> Result<Message, Failure> {
-        if let Some(refusal) = self.refusal {
-            return Err(Failure::Refused(refusal));
-        }
-        // The last piece adds no more than a frame, and only for a moment.
-        let front = match (self.count, self.front.len() == self.count) {
-            (0, _) => last.clone(),
-            (_, true) => Bytes::from([self.front.as_slice(), &last].concat()),
-            (_, false) => Bytes::from(std::mem::take(&mut self.front)),
-        };
-        message::finish(front, self.count.saturating_add(last.len()), self.is_encoded).map_err(Failure::Refused)
-    }
-}
-
-/// `application/grpc`, alone or with `+proto` or parameters behind it (PROTOCOL-HTTP2.md, Content-Type). Messages in other
-/// formats, as `+json`, could not be read.
-fn is_grpc(headers: &HeaderMap) -> bool {
-    let Some(value) = headers.get(CONTENT_TYPE) else { return false };
-    let media_type = value.as_bytes().split(|&byte| byte == b';').next().unwrap_or_default().trim_ascii();
-    media_type.eq_ignore_ascii_case(b"application/grpc") || media_type.eq_ignore_ascii_case(b"application/grpc+proto")
-}
-
-/// Notes that `h2` has news of one call: with a thousand of them open, not all are asked whenever some bytes arrive.
-#[derive(Clone, Default)]
-pub struct Bell(Option<(Waker, Arc<Rung>)>);
-
-struct Rung(AtomicBool);
-
-impl Wake for Rung {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-impl Bell {
-    /// Makes the bell if there was none; true if so.
-    pub fn hang(&mut self) -> bool {
-        if self.0.is_some() {
-            return false;
-        }
-        let rung = Arc::new(Rung(AtomicBool::new(false)));
-        self.0 = Some((Waker::from(Arc::clone(&rung)), rung));
-        true
-    }
-
-    /// What is to be rung; nothing happens at all where no bell was made.
-    pub fn waker(&self) -> &Waker {
-        self.0.as_ref().map_or(Waker::noop(), |(waker, _)| waker)
-    }
-
-    /// Whether it was rung since the last time.
-    pub fn take(&self) -> bool {
-        self.0.as_ref().is_some_and(|(_, rung)| rung.0.load(Ordering::Relaxed) && rung.0.swap(false, Ordering::Relaxed))
     }
 }

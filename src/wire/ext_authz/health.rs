@@ -1,33 +1,23 @@
 //! gRPC's health service (grpc `doc/health-checking.md`): is it serving, now (Check) and from now on (Watch).
 
-use std::task::{Context, Poll};
-
-use bytes::Bytes;
-use h2::SendStream;
-use http::HeaderMap;
-
-use super::call::Bell;
-use super::message::{self, Message};
+use super::message::Message;
+use super::proto::grpc::health::v1::HealthCheckRequest;
 use super::proto::grpc::health::v1::health_check_response::ServingStatus;
-use super::proto::grpc::health::v1::{HealthCheckRequest, HealthCheckResponse};
 
 /// The services whose health is known: the server as a whole, and the one it is there for.
 const SERVICES: [&str; 2] = ["", "envoy.service.auth.v3.Authorization"];
 
-/// The bytes of an answer: each has one field, of one byte.
-const ANSWER_BYTES: usize = 7;
-
 /// Whether the asked service is known here. `None` if the message is none.
-pub fn is_known(request: &Message) -> Option<bool> {
+pub fn is_known(request: Message<'_>) -> Option<bool> {
     if request.is_cut {
         return None;
     }
-    let request: HealthCheckRequest = prost::Message::decode(&*request.bytes).ok()?;
+    let request: HealthCheckRequest = prost::Message::decode(request.bytes).ok()?;
     Some(SERVICES.contains(&request.service.as_str()))
 }
 
 /// An answer behind its prefix.
-pub fn answer(is_serving: bool) -> Bytes {
+pub fn answer(is_serving: bool) -> [u8; 7] {
     encode(status(is_serving, true))
 }
 
@@ -39,60 +29,58 @@ fn status(is_serving: bool, is_known: bool) -> ServingStatus {
     }
 }
 
-fn encode(status: ServingStatus) -> Bytes {
-    message::encode(&HealthCheckResponse { status: status.into() })
+/// A `HealthCheckResponse`: field 1, a number.
+fn encode(status: ServingStatus) -> [u8; 7] {
+    [0, 0, 0, 0, 2, 0x08, status as u8]
 }
 
 /// Somebody who wants to be told of every change.
+#[derive(Debug)]
 pub struct Watcher {
-    stream: SendStream<Bytes>,
+    pub stream: u32,
     is_known: bool,
     told: Option<ServingStatus>,
-    bell: Bell,
 }
 
 impl Watcher {
-    pub fn new(stream: SendStream<Bytes>, is_known: bool) -> Watcher {
-        let mut bell = Bell::default();
-        bell.hang();
-        Watcher { stream, is_known, told: None, bell }
+    pub fn new(stream: u32, is_known: bool) -> Watcher {
+        Watcher { stream, is_known, told: None }
     }
 
-    /// Whether the peer has opened its window, or has gone.
-    pub fn has_news(&self) -> bool {
-        self.bell.take()
-    }
-
-    /// Tells how it stands, if that is news and the peer's window is open: what it does not take is not kept, and it
-    /// is told how it stands then. False if the watcher has gone.
-    pub fn tell(&mut self, is_serving: bool) -> bool {
+    /// What to tell, if how it stands is news.
+    pub fn news(&self, is_serving: bool) -> Option<[u8; 7]> {
         let status = status(is_serving, self.is_known);
-        let cx = &mut Context::from_waker(self.bell.waker());
-        if self.stream.poll_reset(cx).is_ready() {
-            return false;
-        }
-        if self.told == Some(status) {
-            return true;
-        }
-        self.stream.reserve_capacity(ANSWER_BYTES);
-        while self.stream.capacity() < ANSWER_BYTES {
-            match self.stream.poll_capacity(cx) {
-                Poll::Ready(Some(Ok(_))) => {}
-                Poll::Ready(_) => return false,
-                Poll::Pending => return true,
-            }
-        }
-        self.told = Some(status);
-        self.stream.send_data(encode(status), false).is_ok()
+        (self.told != Some(status)).then(|| encode(status))
     }
 
-    /// Tells that it is over, and ends the stream with `trailers`.
-    pub fn dismiss(mut self, trailers: HeaderMap) {
-        let last = status(false, self.is_known);
-        if self.told != Some(last) {
-            // Queued, whether or not the window is open: it is the last.
-            let _ = self.stream.send_data(encode(last), false);
+    /// It was told.
+    pub fn heard(&mut self, is_serving: bool) {
+        self.told = Some(status(is_serving, self.is_known));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::proto::grpc::health::v1::HealthCheckResponse;
+    use super::*;
+
+    #[test]
+    fn answers_are_what_upstream_encodes() {
+        for status in [ServingStatus::Serving, ServingStatus::NotServing, ServingStatus::ServiceUnknown] {
+            let message = prost::Message::encode_to_vec(&HealthCheckResponse { status: status.into() });
+            assert_eq!(encode(status), *[&[0, 0, 0, 0, 2][..], &message].concat());
         }
-        let _ = self.stream.send_trailers(trailers);
+    }
+
+    #[test]
+    fn news_are_told_once() {
+        let mut watcher = Watcher::new(1, true);
+        assert!(watcher.news(true).is_some());
+        watcher.heard(true);
+        assert_eq!(watcher.news(true), None);
+        assert_eq!(watcher.news(false), Some(answer(false)));
+        let mut stranger = Watcher::new(3, false);
+        stranger.heard(true);
+        assert_eq!(stranger.news(false), None);
     }
 }

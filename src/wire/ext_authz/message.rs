@@ -1,29 +1,27 @@
 //! gRPC's framing of messages: each has a prefix of five bytes, whether it is compressed and how long it is (grpc
 //! `doc/PROTOCOL-HTTP2.md`, Length-Prefixed-Message). Frames of HTTP/2 cut it anywhere.
 
-use bytes::{BufMut as _, Bytes, BytesMut};
-
 use super::MESSAGE_BYTES_MAX;
 use super::refusal::Refusal;
 
 const PREFIX_BYTES: usize = 5;
 
-/// A message behind its prefix.
-pub fn encode(message: &impl prost::Message) -> Bytes {
-    let length = message.encoded_len();
-    let mut out = BytesMut::with_capacity(PREFIX_BYTES + length);
-    out.put_u8(0);
+/// Appends a message behind its prefix; `write` appends the message.
+pub fn encode(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    let begun = out.len();
+    out.extend_from_slice(&[0; PREFIX_BYTES]);
+    write(out);
     // Our own messages are below 2.5 KiB.
-    out.put_u32(length as u32);
-    // It fits: that is the only thing that could be wrong.
-    let _ = message.encode(&mut out);
-    out.freeze()
+    let length = out.len().saturating_sub(begun + PREFIX_BYTES) as u32;
+    if let Some(place) = out.get_mut(begun + 1..begun + PREFIX_BYTES) {
+        place.copy_from_slice(&length.to_be_bytes());
+    }
 }
 
 /// A message that has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
-    pub bytes: Bytes,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    pub bytes: &'a [u8],
     /// It was longer, and these are its front.
     pub is_cut: bool,
 }
@@ -53,9 +51,9 @@ pub fn is_complete(front: &[u8], count: usize, is_encoded: bool) -> Result<bool,
 }
 
 /// The message of a call whose input has ended.
-pub fn finish(mut front: Bytes, count: usize, is_encoded: bool) -> Result<Message, Refusal> {
-    match is_complete(&front, count, is_encoded)? {
-        true => Ok(Message { is_cut: front.len() < count, bytes: front.split_off(PREFIX_BYTES) }),
+pub fn finish(front: &[u8], count: usize, is_encoded: bool) -> Result<Message<'_>, Refusal> {
+    match is_complete(front, count, is_encoded)? {
+        true => Ok(Message { is_cut: front.len() < count, bytes: front.get(PREFIX_BYTES..).unwrap_or_default() }),
         false if count == 0 => Err(Refusal::MessageCount),
         false => Err(Refusal::Truncated),
     }
@@ -64,6 +62,14 @@ pub fn finish(mut front: Bytes, count: usize, is_encoded: bool) -> Result<Messag
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_message_is_written_behind_its_prefix() {
+        let mut out = b"before".to_vec();
+        encode(&mut out, |out| out.extend([7; 300]));
+        assert_eq!(out, [&b"before\0\0\0\x01\x2c"[..], &[7; 300]].concat());
+        assert_eq!(finish(&out[6..], 305, false), Ok(Message { bytes: &[7; 300], is_cut: false }));
+    }
 
     #[test]
     fn a_message_is_recognised_at_every_length() {
@@ -82,8 +88,8 @@ mod tests {
             (b"\x02\0\0\0\0", Err(Refusal::Prefix)),
             (b"\xff", Err(Refusal::Prefix)),
         ] {
-            let finished = finish(Bytes::copy_from_slice(received), received.len(), false);
-            let want = want.map(|bytes| Message { bytes: Bytes::from_static(bytes), is_cut: false });
+            let finished = finish(received, received.len(), false);
+            let want = want.map(|bytes| Message { bytes, is_cut: false });
             assert_eq!(finished, want, "{}", received.escape_ascii());
             // What is refused at the end only is not refused before, and the other way round.
             let early = is_complete(received, received.len(), false);
@@ -99,8 +105,8 @@ mod tests {
 
     #[test]
     fn of_a_message_that_is_cut_all_is_counted() {
-        let finish = |count| finish(Bytes::from_static(b"\0\0\0\0\x05ab"), count, false);
-        assert_eq!(finish(10), Ok(Message { bytes: Bytes::from_static(b"ab"), is_cut: true }));
+        let finish = |count| finish(b"\0\0\0\0\x05ab", count, false);
+        assert_eq!(finish(10), Ok(Message { bytes: b"ab", is_cut: true }));
         assert_eq!(finish(9), Err(Refusal::Truncated));
         assert_eq!(finish(11), Err(Refusal::MessageCount));
     }

@@ -52,31 +52,40 @@
 //!
 //! # HTTP/2
 //!
-//! The `h2` crate speaks it, over memory: this room polls it by hand, and it never sees a socket or a runtime. It keeps
-//! resets in mind for a second by a clock of its own; nothing else here depends on time.
+//! It is spoken by `wire::http2`, which knows nothing of gRPC. Nothing here or there depends on time, and a call allocates
+//! nothing once buffers are as large as they get: its head is read once and known again, its message is read where it
+//! arrived, and its answer is written straight to the output, between header blocks that are constants.
 //!
 //! # Floods
 //!
 //! The peer should be a proxy of ours, but anybody who reaches the port can connect. The bounds below hold for one
-//! connection; what they do not bound by number they bound by order: nothing is taken in while what it caused is still to be
-//! sent ([`OUTPUT_BYTES_MAX`]), and what was taken in is dealt with before the next few KiB are
-//! ([`INPUT_BYTES_PER_ROUND`]).
+//! connection; what they do not bound by number they bound by order: no frame is taken in while what others caused is still to
+//! be sent ([`OUTPUT_BYTES_MAX`]), and what one causes is dealt with before the next is looked at.
+//!
+//! Calls that are reset before they are looked at ("rapid reset", CVE-2023-44487) are no fault, at any rate. Envoy resets a
+//! call whenever its own client leaves early, so clients that come and go by the hundred would have Envoy's connection
+//! closed, all that is under way on it fail, and the banned among them be let in. What makes resets an attack elsewhere is
+//! memory and work that outlive the call. Here a call that was reset has left neither, and cost no more than one that is
+//! answered.
 
 mod answer;
-mod boundary;
 mod call;
 mod health;
 mod message;
-mod pipe;
 pub mod proto;
 mod question;
 mod refusal;
+mod reply;
 mod session;
 
 #[cfg(test)]
 mod peer;
 #[cfg(test)]
+mod pipe;
+#[cfg(test)]
 mod properties;
+
+use super::http2::PAYLOAD_BYTES_MAX;
 
 pub use super::denial::Denial;
 pub use answer::Answer;
@@ -112,15 +121,16 @@ pub const CALLS_MAX: u32 = 1024;
 /// call with a longer one gets status 431.
 ///
 /// Envoy sends few fields of its own, but tracing passes its client's `tracestate` or `baggage` along, and a client may
-/// send 60 KiB of those. `h2` derives from this how many CONTINUATION frames may follow each other, and closes at more.
+/// send 60 KiB of those. More CONTINUATION frames than twice as long a list would fill close the connection as a flood.
 pub const HEADER_LIST_BYTES_MAX: u32 = 128 << 10;
 
 /// Bytes that wait to be sent. While there are that many, nothing more is taken in: a peer that asks without reading
-/// (PING, SETTINGS) stops itself. `h2` holds about 16 KiB more before it notices.
+/// (PING, SETTINGS) stops itself. Only answers to checks that were handed out before go beyond.
 pub const OUTPUT_BYTES_MAX: usize = 64 << 10;
 
-/// Bytes given to HTTP/2 at a time; what they bring is dealt with before there are more. So what a frame of nine
-/// bytes costs in memory is bounded, whatever the caller reads at a time.
+/// Bytes of input that are taken in at a time at most: a frame (RFC 9113 §4.2), when all of it is there. What it brings is
+/// dealt with before the next, so what a frame of nine bytes costs in memory is bounded, whatever the caller reads at a time.
+/// For as many bytes, buffers keep their memory when a burst is over.
 pub const INPUT_BYTES_PER_ROUND: usize = 16 << 10;
 
 /// How many bytes of one call's message may come without being asked for (RFC 9113 §6.9): nearly always a whole one.
@@ -129,15 +139,6 @@ const CALL_WINDOW: u32 = FRONT_BYTES_MAX as u32;
 /// How many bytes of all calls may come without being asked for: they are in the kernel, or counted as unfinished.
 const CONNECTION_WINDOW: u32 = UNFINISHED_BYTES_MAX as u32;
 
-/// Calls that were reset before they were looked at ("rapid reset", CVE-2023-44487), within one round: as many as one can
-/// hold, a head of HEADERS and a whole RST_STREAM each. So `h2` never closes a connection for them.
-///
-/// It must not: Envoy resets a call whenever its own client leaves early, so clients that come and go by the hundred would
-/// have Envoy's connection closed, all that is under way on it fail, and the banned among them be let in. What
-/// makes resets an attack elsewhere is memory and work that outlive the call. Here all that a round brought is dealt with
-/// before the next, and a reset call costs no more than one that is answered.
-const RESETS_PER_ROUND_MAX: usize = INPUT_BYTES_PER_ROUND / (9 + 13);
-
 /// Frames that broke HTTP/2 within a call, and calls beyond [`CALLS_MAX`], during a connection's life. More: it is closed
 /// with ENHANCE_YOUR_CALM. Envoy makes none: it keeps to what is announced, and a call is only answered when its input has
 /// ended, so that nothing of it can come too late.
@@ -145,4 +146,4 @@ const FAULTS_MAX: usize = 1024;
 
 const _: () = assert!(FRONT_BYTES_MAX < MESSAGE_BYTES_MAX && FRONT_BYTES_MAX < UNFINISHED_BYTES_MAX);
 const _: () = assert!(FRONT_BYTES_MIN * (CALLS_MAX as usize) <= UNFINISHED_BYTES_MAX);
-const _: () = assert!(INPUT_BYTES_PER_ROUND <= OUTPUT_BYTES_MAX);
+const _: () = assert!(INPUT_BYTES_PER_ROUND == PAYLOAD_BYTES_MAX && INPUT_BYTES_PER_ROUND <= OUTPUT_BYTES_MAX);

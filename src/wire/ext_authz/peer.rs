@@ -1,5 +1,7 @@
 //! Peers to test with: frames written by hand, and the client of `h2` over memory.
 
+#![cfg(test)]
+
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
@@ -9,7 +11,7 @@ use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
 use http::{HeaderMap, Request, Response};
 
 use super::pipe::Pipe;
-use super::{Answer, CallId, Handled, Question, Session, Step, Why};
+use super::{Answer, CallId, Handled, Session, Step, Why};
 
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
@@ -122,7 +124,7 @@ impl Caller {
     }
 
     /// Steps until there is nothing more to do, without sending.
-    pub fn step(&mut self, mut answer: impl FnMut(&mut Session, CallId, &Question)) {
+    pub fn step(&mut self, mut answer: impl FnMut(&mut Session, CallId)) {
         let mut steps = 0;
         loop {
             steps += 1;
@@ -130,7 +132,7 @@ impl Caller {
             match self.session.next() {
                 Step::Check { call, question } => {
                     self.seen.push(Seen::Check(question.source().map(|s| String::from_utf8_lossy(s).into_owned())));
-                    answer(&mut self.session, call, &question);
+                    answer(&mut self.session, call);
                 }
                 Step::Handled(handled) => self.seen.push(Seen::Handled(handled)),
                 Step::Closed(why) => self.seen.push(Seen::Closed(why)),
@@ -142,7 +144,7 @@ impl Caller {
     /// Steps and sends until there is nothing more to do.
     pub fn settle(&mut self) {
         loop {
-            self.step(|session, call, _| session.answer(call, &Answer::Allowed));
+            self.step(|session, call| session.answer(call, &Answer::Allowed));
             let before = self.out.len();
             self.session.take_output(&mut self.out);
             if self.out.len() == before {

@@ -1,7 +1,10 @@
-//! The connection as `h2` sees it: two buffers. Reading waits when there is nothing left to take in *for now*, writing
-//! waits when too much is waiting to be sent. Nobody is woken: whoever fills or empties a buffer polls again.
+//! A connection as `h2` sees it, whose client is the peer in tests: two buffers. Reading waits when there is nothing left to
+//! take in *for now*, writing waits when too much is waiting to be sent. Nobody is woken: whoever fills or empties a buffer
+//! polls again.
 //!
 //! Only the traits of tokio's I/O are used, because `h2` speaks to nothing else; no runtime is.
+
+#![cfg(test)]
 
 use std::cell::RefCell;
 use std::io;
@@ -13,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{INPUT_BYTES_PER_ROUND, OUTPUT_BYTES_MAX};
 
-/// A handle to the two buffers: the session has one, `h2` the other.
+/// A handle to the two buffers: the test has one, `h2` the other.
 #[derive(Clone, Debug, Default)]
 pub struct Pipe(Rc<RefCell<Buffers>>);
 
@@ -62,12 +65,6 @@ impl Pipe {
         let ends = !buffers.end_is_due && buffers.output.len() < OUTPUT_BYTES_MAX;
         buffers.end_is_due |= ends;
         ends
-    }
-
-    /// Drops what was not read.
-    pub fn forget_input(&self) {
-        let buffers = &mut *self.0.borrow_mut();
-        (buffers.input, buffers.taken) = (Vec::new(), 0);
     }
 }
 

@@ -1,10 +1,17 @@
 //! Properties of the whole session: how a connection's bytes are cut does not matter, and no bytes do harm.
 
+#![cfg(test)]
+
+use std::task::{Context, Poll, Waker};
+
+use h2::client::ResponseFuture;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use super::peer::{self, CONTINUATION, Caller, DATA, END_HEADERS, END_STREAM, HEADERS, HTTP, Seen, check, frame};
+use super::peer::{
+    self, CONTINUATION, Caller, Client, DATA, END_HEADERS, END_STREAM, HEADERS, HTTP, Seen, check, frame,
+};
 use super::{Handled, OUTPUT_BYTES_MAX, Refusal, Why};
 
 /// What Envoy sent on one connection, and how many checks are in it.
@@ -113,6 +120,92 @@ proptest! {
             prop_assert!(matches!(caller.seen.last(), Some(Seen::Closed(_))));
             prop_assert!(caller.out.len() < OUTPUT_BYTES_MAX);
         }
+    }
+}
+
+/// One call of the client of `h2`: what it asks, how long its message is, what else is in its head, whether it gives up,
+/// and whether it waits for all before it to be answered.
+type Asked = (usize, usize, (u8, String), bool, bool);
+
+fn asked() -> impl Strategy<Value = Asked> {
+    let length = prop_oneof![3 => 0..2000_usize, 1 => 0..200_000_usize];
+    (0..4_usize, length, (0..5_u8, "[ -~]{0,60}"), prop::bool::weighted(0.2), any::<bool>())
+}
+
+/// Begins it, and says what its status has to be.
+fn ask(client: &mut Client, (what, length, (field, value), ..): &Asked) -> (ResponseFuture, &'static str) {
+    let mut message = HTTP.to_vec();
+    // A field behind the source, which nobody reads.
+    message.push(0x12);
+    prost::encoding::encode_varint(*length as u64, &mut message);
+    message.resize(message.len() + length, b'x');
+    let message = peer::prefixed(&message);
+    let (path, message, want) = match what {
+        0 => (peer::CHECK, &message[..], "0"),
+        1 => ("/grpc.health.v1.Health/Check", &b"\0\0\0\0\0"[..], "0"),
+        2 => ("/grpc.health.v1.Health/Other", &message[..], "12"),
+        _ => (peer::CHECK, &message[..message.len() - 1], "13"),
+    };
+    let request = http::Request::post(format!("http://fail2ban{path}")).header("content-type", "application/grpc");
+    let request = request.header(format!("x-field-{field}"), value).body(()).unwrap();
+    (client.send(request, message), want)
+}
+
+/// Its whole answer, through whatever windows.
+fn heard(client: &mut Client, response: &mut ResponseFuture) -> (Vec<u8>, String) {
+    client.settle();
+    let (head, mut body) = peer::head_of(response).expect("an answer").into_parts();
+    let mut data = Vec::new();
+    for _ in 0..1000 {
+        data.extend(peer::read_data(&mut body));
+        if let Poll::Ready(trailers) = body.poll_trailers(&mut Context::from_waker(Waker::noop())) {
+            let trailers = trailers.unwrap().unwrap_or(head.headers);
+            return (data, trailers["grpc-status"].to_str().unwrap().to_owned());
+        }
+        client.settle();
+    }
+    panic!("no end");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Another implementation's client, whatever it sets and however its calls come, gets the answers that it should.
+    #[test]
+    fn a_client_of_another_make_is_served(
+        window in 1..300_u32,
+        table in 0..5000_u32,
+        frame in 16_384..60_000_u32,
+        calls in vec(asked(), 1..25),
+    ) {
+        let mut builder = h2::client::Builder::new();
+        builder.initial_window_size(window).header_table_size(table).max_frame_size(frame);
+        let mut client = Client::with(&builder);
+        let mut waiting = Vec::new();
+        for call in &calls {
+            let (.., gives_up, waits) = call;
+            let (mut response, want) = ask(&mut client, call);
+            if *gives_up {
+                drop(response);
+            } else if *waits {
+                prop_assert_eq!(heard(&mut client, &mut response).1, want);
+            } else {
+                waiting.push((response, want, call.0));
+            }
+        }
+        for (mut response, want, what) in waiting {
+            let (data, status) = heard(&mut client, &mut response);
+            prop_assert_eq!(status, want);
+            let answer = [&b"\0\0\0\0\x04\x0a\0\x1a\0"[..], b"\0\0\0\0\x02\x08\x01", b"", b""][what];
+            prop_assert_eq!(data, answer);
+        }
+        client.settle();
+        prop_assert_eq!(client.caller.session.incomplete_calls(), 0);
+        prop_assert!(!client.caller.session.is_closed() && !client.has_ended);
+        client.caller.session.shut_down();
+        client.settle();
+        prop_assert!(client.caller.session.is_closed() && client.has_ended);
+        prop_assert_eq!(client.caller.seen.last(), Some(&Seen::Closed(Why::Ended)));
     }
 }
 

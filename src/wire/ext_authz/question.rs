@@ -3,48 +3,61 @@
 //! Read by hand, not decoded into the generated type: a usual request is 350 bytes in 30 fields, of which one is
 //! needed. Tests hold the reading against the generated type.
 
-use bytes::Bytes;
+use std::ops::Range;
+
 use smallvec::SmallVec;
 
 use super::super::list::elements;
 use super::message::Message;
 
-/// Who is asked about.
-#[derive(Clone, Debug)]
-pub struct Question {
-    message: Message,
-    source: Option<Bytes>,
+/// Who is asked about. It is read where it stands, in the session's input.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    message: Message<'a>,
+    source: Option<&'a [u8]>,
 }
 
 /// Not a protobuf message, or known fields in it are of the wrong wire type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
 
-impl Question {
+/// Where the source is in a message that was looked at.
+pub type Place = Option<Range<usize>>;
+
+impl<'a> Question<'a> {
     /// Looks for the source in an encoded `CheckRequest`. Only what is on the way to it is checked.
-    pub fn decode(message: Bytes) -> Result<Question, Malformed> {
-        Question::read(Message { bytes: message, is_cut: false })
+    pub fn decode(message: &'a [u8]) -> Result<Question<'a>, Malformed> {
+        let message = Message { bytes: message, is_cut: false };
+        Ok(Question { message, source: source_address(Part::of(message))? })
     }
 
-    /// The same, of a message that may be the front of one.
-    pub(super) fn read(message: Message) -> Result<Question, Malformed> {
-        let source = source_address(Part::of(&message))?.map(|found| message.bytes.slice_ref(found));
-        Ok(Question { message, source })
+    /// The same for a message that may be the front of one, but only says where the source is.
+    pub(super) fn find_source(message: Message<'_>) -> Result<Place, Malformed> {
+        let found = source_address(Part::of(message))?;
+        Ok(found.map(|found| {
+            let begin = found.as_ptr().addr().saturating_sub(message.bytes.as_ptr().addr());
+            begin..begin + found.len()
+        }))
+    }
+
+    /// A question whose source was found.
+    pub(super) fn located(message: Message<'a>, source: Place) -> Question<'a> {
+        Question { message, source: source.and_then(|place| message.bytes.get(place)) }
     }
 
     /// `attributes.source.address.socket_address.address`: text, not yet an address. `None` if there is none, as
     /// where Envoy listens on a pipe. It is Envoy's TCP peer, or whom the PROXY protocol named, also where Envoy itself honours
     /// `X-Forwarded-For`.
-    pub fn source(&self) -> Option<&[u8]> {
-        self.source.as_deref()
+    pub fn source(&self) -> Option<&'a [u8]> {
+        self.source
     }
 
     /// The header fields `X-Forwarded-For` of the client's request: none where the network filter asks. They are looked
     /// for now, so ask only where the source is trusted.
-    pub fn forwarded_for(&self) -> ForwardedFor<'_> {
+    pub fn forwarded_for(&self) -> ForwardedFor<'a> {
         let mut values = SmallVec::new();
         // What follows a fault in the header fields is lost: Envoy makes none.
-        let _ = forwarded_for(Part::of(&self.message), &mut values);
+        let _ = forwarded_for(Part::of(self.message), &mut values);
         ForwardedFor { values }
     }
 }
@@ -140,8 +153,8 @@ struct Part<'a> {
 }
 
 impl<'a> Part<'a> {
-    fn of(message: &'a Message) -> Part<'a> {
-        Part { bytes: &message.bytes, may_be_cut: message.is_cut }
+    fn of(message: Message<'a>) -> Part<'a> {
+        Part { bytes: message.bytes, may_be_cut: message.is_cut }
     }
 
     fn fields(self) -> Fields<'a> {
@@ -278,7 +291,7 @@ mod tests {
     }
 
     fn read(message: &[u8]) -> Result<Read, Malformed> {
-        let question = Question::decode(Bytes::copy_from_slice(message))?;
+        let question = Question::decode(message)?;
         let forwarded = question.forwarded_for();
         assert!(!forwarded.is_absent() || forwarded.from_right().next().is_none());
         Ok((question.source().map(text), forwarded.from_right().map(text).collect()))

@@ -1,53 +1,47 @@
 //! One connection: what it asks, and what it is told.
 
-use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::ops::Range;
 
-use bytes::Bytes;
-use h2::server::{Builder, Connection, Handshake, SendResponse};
-use h2::{Reason, RecvStream, SendStream};
-use http::header::{ALLOW, CONTENT_TYPE, HeaderMap, HeaderValue};
-use http::{Request, Response, StatusCode};
-
+use super::super::http2::{Connection, End, Event, Limits, Reason, Request};
 use super::answer::Answer;
-use super::boundary::Boundary;
-use super::call::{Call, Failure, Method};
+use super::call::{Call, Head, Incomplete, Method, Wrong};
 use super::health::{self, Watcher};
-use super::message::Message;
-use super::pipe::Pipe;
-use super::question::Question;
+use super::message::{self, Message};
+use super::question::{Place, Question};
 use super::refusal::Refusal;
-use super::{CALL_WINDOW, CALLS_MAX, CONNECTION_WINDOW, FAULTS_MAX, HEADER_LIST_BYTES_MAX, RESETS_PER_ROUND_MAX};
+use super::reply;
+use super::{
+    CALL_WINDOW, CALLS_MAX, CONNECTION_WINDOW, FAULTS_MAX, HEADER_LIST_BYTES_MAX, INPUT_BYTES_PER_ROUND,
+    OUTPUT_BYTES_MAX,
+};
 
-/// Status codes of gRPC.
-const OK: HeaderValue = HeaderValue::from_static("0");
-const NOT_FOUND: HeaderValue = HeaderValue::from_static("5");
-const UNAVAILABLE: HeaderValue = HeaderValue::from_static("14");
+const LIMITS: Limits = Limits {
+    streams_max: CALLS_MAX,
+    header_list_bytes_max: HEADER_LIST_BYTES_MAX,
+    stream_window: CALL_WINDOW,
+    connection_window: CONNECTION_WINDOW,
+    output_bytes_max: OUTPUT_BYTES_MAX,
+    faults_max: FAULTS_MAX,
+    kept_bytes: INPUT_BYTES_PER_ROUND,
+};
 
-const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
-
-/// The server's side of one connection. It belongs to one thread.
+/// The server's side of one connection.
 pub struct Session {
-    pipe: Pipe,
-    link: Link,
-    boundary: Boundary,
-    /// Calls whose message is not whole yet.
-    incomplete: Vec<Call>,
-    /// What [`Call::poll`] counts.
+    connection: Connection<Head, Call>,
+    /// Calls whose message is not whole yet, and what is kept of these.
+    incomplete: usize,
     unfinished_bytes: usize,
     /// Checks that were handed out and not answered yet: one, if the caller answers each at once.
-    unanswered: Vec<(CallId, SendResponse<Bytes>)>,
-    watchers: Vec<Watcher>,
+    unanswered: usize,
+    /// The message that became whole last, if it came in pieces; and a buffer for another one.
+    message: Vec<u8>,
+    spare: Vec<u8>,
+    watchers: Vec<u32>,
+    /// How things stand has changed since they were told.
+    has_news: bool,
     is_serving: bool,
     is_shutting_down: bool,
     input_has_ended: bool,
-}
-
-/// What `h2` is at.
-enum Link {
-    Greeting(Handshake<Pipe, Bytes>),
-    Open(Connection<Pipe, Bytes>),
-    Closed,
 }
 
 /// Which check an answer belongs to; good until it is answered.
@@ -56,15 +50,32 @@ pub struct CallId(u32);
 
 /// What is to be done next.
 #[derive(Debug)]
-pub enum Step {
+pub enum Step<'a> {
     /// Judge, and call [`Session::answer`].
-    Check { call: CallId, question: Question },
+    Check { call: CallId, question: Question<'a> },
     /// Something was dealt with, and is only to be counted.
     Handled(Handled),
     /// Nothing: take the output, then receive more.
     Idle,
     /// The connection has ended; said once. There may be output left.
     Closed(Why),
+}
+
+/// The same, but for a question: where it is.
+enum Done {
+    Check { stream: u32, message: Whole, source: Place },
+    Handled(Handled),
+    Idle,
+    Closed(Why),
+}
+
+/// A message that is whole, with its prefix.
+struct Whole {
+    /// Where it is in the input; `None` if it was taken together from pieces.
+    in_input: Option<Range<usize>>,
+    /// How many bytes have come.
+    count: usize,
+    is_encoded: bool,
 }
 
 /// What was dealt with.
@@ -131,24 +142,15 @@ impl Default for Session {
 impl Session {
     /// A new connection; it serves until it is told otherwise.
     pub fn new() -> Session {
-        let pipe = Pipe::default();
-        let mut builder = Builder::new();
-        builder
-            .max_concurrent_streams(CALLS_MAX)
-            .max_header_list_size(HEADER_LIST_BYTES_MAX)
-            .initial_window_size(CALL_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_pending_accept_reset_streams(RESETS_PER_ROUND_MAX)
-            .max_concurrent_reset_streams(CALLS_MAX as usize)
-            .max_local_error_reset_streams(Some(FAULTS_MAX));
         Session {
-            link: Link::Greeting(builder.handshake(pipe.clone())),
-            pipe,
-            boundary: Boundary::default(),
-            incomplete: Vec::new(),
+            connection: Connection::new(LIMITS),
+            incomplete: 0,
             unfinished_bytes: 0,
-            unanswered: Vec::new(),
+            unanswered: 0,
+            message: Vec::new(),
+            spare: Vec::new(),
             watchers: Vec::new(),
+            has_news: false,
             is_serving: true,
             is_shutting_down: false,
             input_has_ended: false,
@@ -157,16 +159,13 @@ impl Session {
 
     /// Whether more should be received: not while what was received waits, because the peer does not read what it caused.
     pub fn wants_input(&self) -> bool {
-        !self.is_closed() && !self.input_has_ended && self.pipe.input_is_empty()
+        !self.is_closed() && !self.input_has_ended && self.connection.needs_input()
     }
 
     /// Takes in bytes that the peer sent. They are copied; nothing bounds them but the caller, who asks
     /// [`Session::wants_input`] first.
     pub fn receive(&mut self, bytes: &[u8]) {
-        if !self.is_closed() {
-            self.boundary.pass(bytes);
-            self.pipe.receive(bytes);
-        }
+        self.connection.receive(bytes);
     }
 
     /// The peer has ended its side. What it asked before is still answered.
@@ -177,53 +176,50 @@ impl Session {
     /// Says what is to be done next. Call it until [`Step::Idle`]; and again after output was taken, as more of it may
     /// have waited for room.
     #[expect(clippy::should_implement_trait, reason = "it is idle again and again, and no iterator is")]
-    pub fn next(&mut self) -> Step {
-        loop {
-            if let Some(step) = self.advance() {
-                return step;
-            }
-            let goes_on = !self.is_closed()
-                && (self.pipe.begin_round()
-                    || self.input_has_ended
-                        && self.pipe.input_is_empty()
-                        && self.unanswered.is_empty()
-                        && self.pipe.end_input());
-            if !goes_on {
-                return Step::Idle;
-            }
+    pub fn next(&mut self) -> Step<'_> {
+        match self.advance() {
+            Done::Check { stream, message, source } => match self.message(&message) {
+                Ok(message) => Step::Check { call: CallId(stream), question: Question::located(message, source) },
+                // It was looked at before.
+                Err(refusal) => Step::Handled(Handled::Refused(refusal)),
+            },
+            Done::Handled(handled) => Step::Handled(handled),
+            Done::Idle => Step::Idle,
+            Done::Closed(why) => Step::Closed(why),
         }
     }
 
     /// Answers a check. Nothing happens if it was answered before or its connection has ended; if only the peer gave
     /// the call up, nobody reads the answer.
     pub fn answer(&mut self, call: CallId, answer: &Answer<'_>) {
-        if let Some(at) = self.unanswered.iter().position(|(waiting, _)| *waiting == call) {
-            let (_, respond) = self.unanswered.swap_remove(at);
-            send_message(respond, answer.encode());
-        }
+        let Some(state @ Call::Unanswered) = self.connection.get_mut(call.0) else { return };
+        *state = Call::Answered;
+        self.unanswered = self.unanswered.saturating_sub(1);
+        self.connection.respond(call.0, reply::HEAD, |out| answer.encode(out), reply::OK);
     }
 
     /// Moves what is to be sent (settings, acknowledgements, answers) to the end of `out`.
     pub fn take_output(&mut self, out: &mut Vec<u8>) {
-        self.pipe.take_output(out);
+        self.connection.take_output(out);
     }
 
     /// Calls whose message is not complete yet.
     #[cfg(test)]
     pub fn incomplete_calls(&self) -> usize {
-        self.incomplete.len()
+        self.incomplete
     }
 
     /// Whether something is half said: the preface, a frame, a header block, a call's message. The caller gives it a
     /// deadline.
     pub fn is_in_the_middle(&self) -> bool {
-        !self.boundary.is_reached() || !self.incomplete.is_empty()
+        self.connection.is_in_the_middle() || self.incomplete > 0
     }
 
     /// Says whether this server can answer: health checks are told so, and watchers hear of a change.
     pub fn set_serving(&mut self, is_serving: bool) {
-        self.is_serving = is_serving && !self.is_shutting_down;
-        self.tell_watchers(|_| true);
+        let is_serving = is_serving && !self.is_shutting_down;
+        self.has_news |= is_serving != self.is_serving;
+        self.is_serving = is_serving;
     }
 
     /// No new calls: watchers are told NOT_SERVING and dismissed, then GOAWAY is sent (RFC 9113 §6.8). Calls that the
@@ -232,215 +228,220 @@ impl Session {
     pub fn shut_down(&mut self) {
         self.is_shutting_down = true;
         self.is_serving = false;
-        for watcher in self.watchers.drain(..) {
-            watcher.dismiss(trailers(UNAVAILABLE));
+        for stream in std::mem::take(&mut self.watchers) {
+            self.dismiss(stream);
         }
-        if let Link::Open(connection) = &mut self.link {
-            connection.graceful_shutdown();
-        }
+        self.connection.shut_down();
     }
 
     /// Nothing more will come: write what [`Session::take_output`] has, and close.
     pub fn is_closed(&self) -> bool {
-        matches!(self.link, Link::Closed)
+        self.connection.is_closed()
     }
 
-    /// Goes on until something is to be told, or all that may be read in this round was dealt with.
-    fn advance(&mut self) -> Option<Step> {
-        let cx = &mut Context::from_waker(Waker::noop());
+    /// Goes on until something is to be told, or all that was received and may be looked at was dealt with.
+    fn advance(&mut self) -> Done {
+        self.tell_watchers();
         loop {
-            match &mut self.link {
-                Link::Closed => return None,
-                Link::Greeting(handshake) => match Pin::new(handshake).poll(cx) {
-                    Poll::Pending => return None,
-                    Poll::Ready(Ok(mut connection)) => {
-                        if self.is_shutting_down {
-                            connection.graceful_shutdown();
-                        }
-                        self.link = Link::Open(connection);
-                    }
-                    Poll::Ready(Err(error)) => {
-                        return Some(self.close(if error.is_io() { Why::Ended } else { Why::NotHttp2 }));
-                    }
-                },
-                // Also sends what has been queued since.
-                Link::Open(connection) => match connection.poll_accept(cx) {
-                    Poll::Ready(Some(Ok((request, respond)))) => {
-                        if let Some(step) = self.accept(request, respond) {
-                            return Some(step);
-                        }
-                    }
-                    Poll::Ready(Some(Err(error))) => return Some(self.close(why(&error))),
-                    Poll::Ready(None) => return Some(self.close(Why::Ended)),
-                    Poll::Pending => {
-                        let (had_news, step) = self.continue_calls();
-                        if step.is_some() || !had_news {
-                            return step;
-                        }
-                    }
-                },
+            let done = match self.connection.advance() {
+                Event::Idle => return self.rest(),
+                Event::Request(request) => self.begin(&request),
+                Event::Data { stream, bytes, ends } => self.go_on(stream, bytes, ends),
+                Event::Ends { stream } => self.complete(stream, 0..0),
+                Event::Gone(call) => self.forget(call),
+                Event::Writable { stream } => {
+                    self.tell(stream);
+                    None
+                }
+                Event::Closed(end) => return self.close(end),
+            };
+            if let Some(done) = done {
+                return done;
             }
         }
     }
 
-    fn close(&mut self, why: Why) -> Step {
-        self.link = Link::Closed;
-        self.incomplete = Vec::new();
-        self.unfinished_bytes = 0;
-        self.unanswered = Vec::new();
-        self.watchers = Vec::new();
-        self.pipe.forget_input();
-        Step::Closed(why)
+    /// Nothing is left to look at: after the end of the input that is the end, once all was answered.
+    fn rest(&mut self) -> Done {
+        let is_over = self.input_has_ended && self.connection.needs_input() && self.unanswered == 0;
+        if is_over && !self.is_closed() {
+            match self.connection.close(End::Agreed) {
+                Event::Closed(end) => return self.close(end),
+                _ => return Done::Idle,
+            }
+        }
+        // A long message must not keep its memory for as long as the connection lives.
+        self.message.clear();
+        self.message.shrink_to(INPUT_BYTES_PER_ROUND);
+        self.spare.shrink_to(INPUT_BYTES_PER_ROUND);
+        Done::Idle
     }
 
-    fn accept(&mut self, request: Request<RecvStream>, respond: SendResponse<Bytes>) -> Option<Step> {
-        let (head, body) = request.into_parts();
-        let mut call = Call::begin(&head, body, respond);
-        match call.poll(&mut self.unfinished_bytes) {
-            Poll::Ready(result) => Some(self.complete(call, result)),
-            Poll::Pending => {
-                self.incomplete.push(call);
+    fn close(&mut self, end: End) -> Done {
+        (self.incomplete, self.unfinished_bytes, self.unanswered) = (0, 0, 0);
+        (self.message, self.spare, self.watchers) = (Vec::new(), Vec::new(), Vec::new());
+        Done::Closed(match end {
+            End::Agreed => Why::Ended,
+            End::NotHttp2 => Why::NotHttp2,
+            End::Fault(Reason::EnhanceYourCalm) => Why::Flood,
+            End::Fault(_) => Why::Breach,
+        })
+    }
+
+    fn begin(&mut self, request: &Request<Head>) -> Option<Done> {
+        *self.connection.get_mut(request.stream)? = Call::Incomplete(Incomplete::begin(request));
+        self.incomplete += 1;
+        if request.ends { self.complete(request.stream, 0..0) } else { None }
+    }
+
+    fn go_on(&mut self, stream: u32, bytes: Range<usize>, ends: bool) -> Option<Done> {
+        if ends {
+            return self.complete(stream, bytes);
+        }
+        if let (Call::Incomplete(call), data) = self.connection.parts(stream, bytes)? {
+            call.keep(data, &mut self.unfinished_bytes, &mut self.spare);
+        }
+        None
+    }
+
+    /// The peer gave a call up, or broke HTTP/2 within it.
+    fn forget(&mut self, call: Call) -> Option<Done> {
+        match call {
+            Call::Incomplete(call) => {
+                self.incomplete = self.incomplete.saturating_sub(1);
+                self.unfinished_bytes = self.unfinished_bytes.saturating_sub(call.front.len());
+                Some(Done::Handled(Handled::Abandoned))
+            }
+            Call::Unanswered => {
+                self.unanswered = self.unanswered.saturating_sub(1);
                 None
             }
-        }
-    }
-
-    /// Asks those calls and watchers that have news; says whether there were any.
-    fn continue_calls(&mut self) -> (bool, Option<Step>) {
-        let mut had_news = false;
-        let mut at = 0;
-        while let Some(call) = self.incomplete.get_mut(at) {
-            if call.has_news() {
-                had_news = true;
-                if let Poll::Ready(result) = call.poll(&mut self.unfinished_bytes) {
-                    let call = self.incomplete.swap_remove(at);
-                    return (true, Some(self.complete(call, result)));
-                }
+            Call::Watched(watcher) => {
+                self.watchers.retain(|stream| *stream != watcher.stream);
+                None
             }
-            at += 1;
+            Call::Answered => None,
         }
-        had_news |= self.tell_watchers(Watcher::has_news);
-        (had_news, None)
     }
 
-    /// Tells those of the watchers who are to be told; says whether there were any.
-    fn tell_watchers(&mut self, is_to_be_told: impl Fn(&Watcher) -> bool) -> bool {
-        let (is_serving, mut any) = (self.is_serving, false);
-        self.watchers.retain_mut(|watcher| {
-            let is_told = is_to_be_told(watcher);
-            any |= is_told;
-            !is_told || watcher.tell(is_serving)
-        });
-        any
-    }
-
-    /// A call's message is whole, or there will be none.
-    fn complete(&mut self, call: Call, result: Result<Message, Failure>) -> Step {
-        let Call { method, respond, .. } = call;
-        let message = match result {
-            Ok(message) => message,
-            Err(Failure::Refused(refusal)) => return refuse(respond, refusal),
-            Err(Failure::Abandoned) => return Step::Handled(Handled::Abandoned),
+    /// The input of a call has ended; `last` is the last piece of its message.
+    fn complete(&mut self, stream: u32, last: Range<usize>) -> Option<Done> {
+        let (call, data) = self.connection.parts(stream, last.clone())?;
+        let Call::Incomplete(Incomplete { method, is_encoded, mut front, count, wrong }) = std::mem::take(call) else {
+            return None;
         };
-        match method {
-            Method::Check => match Question::read(message) {
-                Ok(question) => {
-                    let call = CallId(respond.stream_id().as_u32());
-                    self.unanswered.push((call, respond));
-                    Step::Check { call, question }
+        self.incomplete = self.incomplete.saturating_sub(1);
+        self.unfinished_bytes = self.unfinished_bytes.saturating_sub(front.len());
+        match wrong {
+            Some(Wrong::Refused(refusal)) => return Some(self.refuse(stream, refusal)),
+            Some(Wrong::HeaderList) => {
+                self.connection.respond_briefly(stream, reply::put_header_list_too_long);
+                return None;
+            }
+            None => {}
+        }
+        let whole =
+            Whole { in_input: (count == 0).then_some(last), count: count.saturating_add(data.len()), is_encoded };
+        if count > 0 {
+            // The last piece adds no more than a frame, and only for a moment.
+            if front.len() == count {
+                front.extend_from_slice(data);
+            }
+            self.spare = std::mem::replace(&mut self.message, front);
+            self.spare.clear();
+        }
+        let message = match self.message(&whole) {
+            Ok(message) => message,
+            Err(refusal) => return Some(self.refuse(stream, refusal)),
+        };
+        Some(match method {
+            Method::Check => match Question::find_source(message) {
+                Ok(source) => {
+                    *self.connection.get_mut(stream)? = Call::Unanswered;
+                    self.unanswered += 1;
+                    Done::Check { stream, message: whole, source }
                 }
-                Err(_) => refuse(respond, Refusal::Malformed),
+                Err(_) => self.refuse(stream, Refusal::Malformed),
             },
-            Method::HealthCheck => match health::is_known(&message) {
+            Method::HealthCheck => match health::is_known(message) {
                 Some(true) => {
-                    send_message(respond, health::answer(self.is_serving));
-                    Step::Handled(Handled::HealthCheck)
+                    let answer = health::answer(self.is_serving);
+                    self.connection.respond(stream, reply::HEAD, |out| out.extend_from_slice(&answer), reply::OK);
+                    Done::Handled(Handled::HealthCheck)
                 }
                 Some(false) => {
-                    send_status(respond, response(NOT_FOUND));
-                    Step::Handled(Handled::HealthUnknown)
+                    self.connection.respond_briefly(stream, reply::put_not_found);
+                    Done::Handled(Handled::HealthUnknown)
                 }
-                None => refuse(respond, Refusal::Malformed),
+                None => self.refuse(stream, Refusal::Malformed),
             },
-            Method::HealthWatch => match health::is_known(&message) {
+            Method::HealthWatch => match health::is_known(message) {
                 Some(is_known) => {
-                    self.watch(respond, is_known);
-                    Step::Handled(Handled::HealthWatch)
+                    self.watch(stream, is_known);
+                    Done::Handled(Handled::HealthWatch)
                 }
-                None => refuse(respond, Refusal::Malformed),
+                None => self.refuse(stream, Refusal::Malformed),
             },
-        }
+        })
     }
 
-    fn watch(&mut self, respond: SendResponse<Bytes>, is_known: bool) {
-        let Some(stream) = begin_messages(respond) else { return };
-        let mut watcher = Watcher::new(stream, is_known);
+    fn message(&self, whole: &Whole) -> Result<Message<'_>, Refusal> {
+        let front = match &whole.in_input {
+            Some(place) => self.connection.bytes(place.clone()),
+            None => &self.message,
+        };
+        message::finish(front, whole.count, whole.is_encoded)
+    }
+
+    fn refuse(&mut self, stream: u32, refusal: Refusal) -> Done {
+        self.connection.respond_briefly(stream, |out| reply::put_refusal(out, refusal));
+        Done::Handled(Handled::Refused(refusal))
+    }
+
+    fn watch(&mut self, stream: u32, is_known: bool) {
+        let Some(call) = self.connection.get_mut(stream) else { return };
+        *call = Call::Watched(Watcher::new(stream, is_known));
+        self.connection.begin(stream, reply::HEAD);
         if self.is_shutting_down {
-            watcher.dismiss(trailers(UNAVAILABLE));
-        } else if watcher.tell(self.is_serving) {
-            self.watchers.push(watcher);
+            self.dismiss(stream);
+        } else {
+            self.watchers.push(stream);
+            self.tell(stream);
         }
     }
-}
 
-fn why(error: &h2::Error) -> Why {
-    match error.reason() {
-        _ if error.is_remote() => Why::Ended,
-        // A socket's errors do not come here: the end of the input in the middle of a frame does.
-        None => Why::Ended,
-        Some(Reason::NO_ERROR) => Why::Ended,
-        Some(Reason::ENHANCE_YOUR_CALM) => Why::Flood,
-        Some(_) => Why::Breach,
+    /// Tells those who watch, if how it stands is news. As with all else, not while too much waits to be sent.
+    fn tell_watchers(&mut self) {
+        if self.has_news && self.connection.has_room_for_output() {
+            self.has_news = false;
+            for at in 0..self.watchers.len() {
+                if let Some(stream) = self.watchers.get(at) {
+                    self.tell(*stream);
+                }
+            }
+        }
     }
-}
 
-// What is sent here is only queued: it fails where the peer has given the call up, and then nobody waits for it.
-
-/// HEADERS, DATA, and HEADERS again with the status.
-fn send_message(respond: SendResponse<Bytes>, message: Bytes) {
-    if let Some(mut stream) = begin_messages(respond) {
-        let _ = stream.send_data(message, false);
-        let _ = stream.send_trailers(trailers(OK));
+    /// Tells one who watches how it stands, if that is news and its window is open: what it does not take is not kept, and it
+    /// is told how it stands then.
+    fn tell(&mut self, stream: u32) {
+        let is_serving = self.is_serving;
+        let Some(Call::Watched(watcher)) = self.connection.get_mut(stream) else { return };
+        let Some(news) = watcher.news(is_serving) else { return };
+        if self.connection.push(stream, &news)
+            && let Some(Call::Watched(watcher)) = self.connection.get_mut(stream)
+        {
+            watcher.heard(is_serving);
+        }
     }
-}
 
-fn begin_messages(mut respond: SendResponse<Bytes>) -> Option<SendStream<Bytes>> {
-    let mut response = Response::new(());
-    response.headers_mut().insert(CONTENT_TYPE, GRPC);
-    respond.send_response(response, false).ok()
-}
-
-/// An answer without a message: all in one HEADERS (Trailers-Only).
-fn send_status(mut respond: SendResponse<Bytes>, response: Response<()>) {
-    let _ = respond.send_response(response, true);
-}
-
-fn refuse(respond: SendResponse<Bytes>, refusal: Refusal) -> Step {
-    let mut response = response(HeaderValue::from(u16::from(refusal.grpc_status())));
-    let headers = response.headers_mut();
-    headers.insert("grpc-message", HeaderValue::from_static(refusal.message()));
-    match refusal {
-        // RFC 9110 §15.5.6
-        Refusal::NotPost => _ = headers.insert(ALLOW, HeaderValue::from_static("POST")),
-        Refusal::Compressed => _ = headers.insert("grpc-accept-encoding", HeaderValue::from_static("identity")),
-        _ => {}
+    /// Tells one who watches that it is over. Queued, whether or not the window is open: it is the last.
+    fn dismiss(&mut self, stream: u32) {
+        let Some(call) = self.connection.get_mut(stream) else { return };
+        let Call::Watched(watcher) = std::mem::take(call) else { return };
+        let last = watcher.news(false);
+        self.connection.finish(stream, |out| out.extend(last.into_iter().flatten()), reply::UNAVAILABLE);
     }
-    *response.status_mut() = StatusCode::from_u16(refusal.http_status()).unwrap_or_default();
-    send_status(respond, response);
-    Step::Handled(Handled::Refused(refusal))
-}
-
-fn response(status: HeaderValue) -> Response<()> {
-    let mut response = Response::new(());
-    *response.headers_mut() = trailers(status);
-    response.headers_mut().insert(CONTENT_TYPE, GRPC);
-    response
-}
-
-fn trailers(status: HeaderValue) -> HeaderMap {
-    let mut trailers = HeaderMap::with_capacity(1);
-    trailers.insert("grpc-status", status);
-    trailers
 }
 
 #[cfg(test)]
@@ -455,7 +456,11 @@ mod tests {
         Denial, FRONT_BYTES_MAX, FRONT_BYTES_MIN, MESSAGE_BYTES_MAX, OUTPUT_BYTES_MAX, UNFINISHED_BYTES_MAX,
     };
     use super::*;
+    use bytes::Bytes;
+    use http::header::{CONTENT_TYPE, HeaderMap};
+    use http::{HeaderValue, Request, StatusCode};
     use prost::Message as _;
+    use std::task::{Context, Poll, Waker};
 
     const HEALTH_CHECK: &str = "/grpc.health.v1.Health/Check";
     const HEALTH_WATCH: &str = "/grpc.health.v1.Health/Watch";
@@ -488,9 +493,10 @@ mod tests {
         for _ in 0..3 {
             let (head, data, trailers) = client.call(CHECK, &prefixed(HTTP));
             assert_eq!((head.status(), head.headers().len()), (StatusCode::OK, 1));
-            assert_eq!(head.headers().get(CONTENT_TYPE), Some(&GRPC));
+            assert_eq!(head.headers().get(CONTENT_TYPE), Some(&HeaderValue::from_static("application/grpc")));
             assert_eq!(data, b"\0\0\0\0\x04\x0a\0\x1a\0");
-            assert_eq!(trailers, Some(super::trailers(OK)));
+            let ok = HeaderMap::from_iter([("grpc-status".parse().unwrap(), HeaderValue::from_static("0"))]);
+            assert_eq!(trailers, Some(ok));
         }
         assert_eq!(client.caller.seen, [source(), source(), source()]);
     }
@@ -501,7 +507,7 @@ mod tests {
         let [first, second] = [1, 3].map(|stream| check(stream, HTTP));
         caller.session.receive(&opening(&[first, second].concat()));
         let mut calls = Vec::new();
-        caller.step(|_, call, _| calls.push(call));
+        caller.step(|_, call| calls.push(call));
         let client = [192, 0, 2, 7].into();
         let denial = Answer::Denied(Denial { client, reason: "postfix", retry_after: None });
         caller.session.answer(calls[1], &denial);
@@ -728,7 +734,7 @@ mod tests {
         caller.session.receive_end();
         assert!(!caller.session.wants_input());
         let mut late = None;
-        caller.step(|_, call, _| late = Some(call));
+        caller.step(|_, call| late = Some(call));
         assert!(!caller.session.is_closed(), "the answer is waited for");
         caller.session.answer(late.unwrap(), &Answer::Allowed);
         caller.settle();
@@ -855,12 +861,12 @@ mod tests {
         for (name, flood) in [("PING", ping.repeat(1000)), ("SETTINGS", peer::SETTINGS.repeat(1000))] {
             let mut caller = Caller::new();
             caller.session.receive(&opening(b""));
-            caller.step(|_, _, _| {});
+            caller.step(|_, _| {});
             let mut received = 0;
             while caller.session.wants_input() {
                 caller.session.receive(&flood);
                 received += flood.len();
-                caller.step(|_, _, _| {});
+                caller.step(|_, _| {});
                 assert!(received < 1 << 20, "{name} has no end");
             }
             let mut out = Vec::new();
