@@ -194,7 +194,7 @@ impl Capturer {
             arrivals: Vec::new(),
             arrival_of: vec![u32::MAX; count],
             reads: Vec::new(),
-            classes: nfa.byte_classes().clone(),
+            classes: *nfa.byte_classes(),
             #[cfg(test)]
             slots: nfa.group_info().slot_len(),
         };
