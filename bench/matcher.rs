@@ -1,7 +1,17 @@
-//! The matcher against the ways not taken, over a log like a mail cluster's: nine in ten lines are of daemons that
-//! patterns speak of but tell of no failure, or of daemons that none speaks of; one in ten is a failed login.
+//! What a line costs up to the matcher's answer, with the built-in patterns and a site's own; and the matcher against the
+//! ways not taken, over a log like a mail cluster's: nine in ten lines are of daemons that patterns speak of but tell of no
+//! failure, or of daemons that none speaks of; one in ten is a failed login.
 //!
 //! `cargo bench --bench matcher`. Elements are lines, on one core. Quote ratios between rows of one run.
+//!
+//! `line` is what a shard does with a line, from its bytes to what was found, with all patterns that are built in and in
+//! use by default, and 50 or 500 more:
+//!
+//! - `mix`: nine in ten lines tell of no failure, and one of these of a program that nobody watches.
+//! - `failure`, `other`, `stranger`: the three kinds of lines in it, each by itself.
+//! - `mix, as records`: the mix without reading the records.
+//!
+//! `log` compares ways of matching, with patterns of its own:
 //!
 //! - `matcher`: as the server does it, program first.
 //! - `unbound`: the same patterns bound to no program, so every line goes through one automaton of all of them.
@@ -15,6 +25,10 @@ use mailfail2ban::engine::matcher::{Found, Matcher};
 use mailfail2ban::engine::pattern::{Pattern, Source};
 use mailfail2ban::wire::syslog::{Record, decode};
 use regex::bytes::Regex;
+use std::time::Duration;
+
+mod traffic;
+use traffic::{Intake, Told};
 
 /// A pattern as it is written, and the literal that every line it matches must hold.
 struct Written {
@@ -102,7 +116,46 @@ fn log(lines: usize) -> Vec<String> {
         .collect()
 }
 
-fn bench(criterion: &mut Criterion) {
+fn line(criterion: &mut Criterion) {
+    const LINES: usize = 10_000;
+    let logs = [
+        ("mix", traffic::mail_log(LINES)),
+        ("failure", traffic::lines(LINES, Told::Failure)),
+        ("other", traffic::lines(LINES, Told::Other)),
+        ("stranger", traffic::lines(LINES, Told::Stranger)),
+    ];
+    let mut group = criterion.benchmark_group("line");
+    group.throughput(Throughput::Elements(LINES as u64)).sample_size(20);
+    group.measurement_time(Duration::from_secs(3)).warm_up_time(Duration::from_secs(1));
+    for more in [0, 50, 500] {
+        let mut intake = Intake::new(traffic::matcher(more), 1);
+        let patterns = format!("built-in + {more}");
+        for (name, log) in &logs {
+            let failures = log.iter().filter(|line| intake.look(line.as_bytes())).count();
+            let want = match *name {
+                "mix" => 900..1_100,
+                "failure" => LINES..LINES + 1,
+                _ => 0..1,
+            };
+            assert!(want.contains(&failures), "{failures} of {LINES} lines match in {name}");
+            group.bench_function(BenchmarkId::new(*name, &patterns), |b| {
+                b.iter(|| log.iter().filter(|line| intake.look(line.as_bytes())).count());
+            });
+        }
+        let records: Vec<Record<'_>> =
+            logs[0].1.iter().map(|line| decode(line.as_bytes()).expect("a record")).collect();
+        group.bench_function(BenchmarkId::new("mix, as records", &patterns), |b| {
+            b.iter(|| {
+                let mut find = |r: &Record<'_>| intake.matcher.find(&mut intake.scratch, r.program, r.pid, r.message);
+                records.iter().filter(|record| matches!(find(record), Found::Match(_))).count()
+            });
+        });
+        println!("{patterns}: caches take {} KiB", intake.scratch.memory_usage() >> 10);
+    }
+    group.finish();
+}
+
+fn ways(criterion: &mut Criterion) {
     let log = log(20_000);
     let bytes: usize = log.iter().map(String::len).sum();
     println!("{} lines, {} bytes a line", log.len(), bytes / log.len());
@@ -150,5 +203,5 @@ fn bench(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, bench);
+criterion_group!(benches, line, ways);
 criterion_main!(benches);

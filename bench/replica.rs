@@ -1,8 +1,10 @@
 //! The replica against the tries that were not taken: bans of single IPv4 addresses and of IPv6 /64s, beside 10,000
-//! networks.
+//! networks (fewer where there are fewer bans); what a ban takes in memory, and how long it takes to load many.
 //!
-//! `cargo bench --bench replica`. Elements are lookups of random addresses. Quote ratios between rows of one run.
+//! `cargo bench --bench replica`; with `REPLICA_10M=1` also for ten million bans, which takes 2 GB and some minutes.
+//! Elements are lookups of random addresses, and bans loaded. Quote ratios between rows of one run.
 
+use allocation_counter::measure;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ip_network_table_deps_treebitmap::IpLookupTable;
 use mailfail2ban::engine::address::{Address, Network};
@@ -46,12 +48,81 @@ fn network(address: impl Into<Address>, len: u8) -> Network {
     Network::new(address.into(), len).expect("a valid length")
 }
 
+fn ten_million() -> Option<usize> {
+    std::env::var_os("REPLICA_10M").map(|_| 10_000_000)
+}
+
+/// What `work` leaves allocated, in bytes.
+fn bytes_of<T>(work: impl FnOnce() -> T) -> u64 {
+    let mut made = None;
+    let counted = measure(|| made = Some(work()));
+    drop(made);
+    counted.bytes_current.unsigned_abs()
+}
+
+/// Bytes a ban, in tables that grew with them: a table of a shard has room for a million from the start, which it does not
+/// touch before it needs it.
+fn memory() {
+    println!("{:>12} {:>12} {:>12} {:>12} {:>12}", "bytes a ban", "replica", "of a /64", "treebitmap", "prefix-trie");
+    for count in [1_000, 10_000, 100_000, 1_000_000].into_iter().chain(ten_million()) {
+        let mut random = Random(1);
+        let hosts: Vec<Ipv4Addr> = (0..count).map(|_| random.host()).collect();
+        let hosts_v6: Vec<Ipv6Addr> = (0..count).map(|_| random.host_v6()).collect();
+        let replica_of = |decisions: &mut dyn Iterator<Item = Decision>| {
+            let mut replica = Replica::new(hash_key(1));
+            decisions.for_each(|decision| replica.apply(&decision));
+            replica
+        };
+        let taken = [
+            bytes_of(|| replica_of(&mut hosts.iter().map(|host| decision(network(*host, 32))))),
+            bytes_of(|| replica_of(&mut hosts_v6.iter().map(|host| decision(network(*host, 64))))),
+            bytes_of(|| {
+                let mut trie: IpLookupTable<Ipv4Addr, u64> = IpLookupTable::new();
+                for host in &hosts {
+                    trie.insert(*host, 32, 1);
+                }
+                trie
+            }),
+            bytes_of(|| {
+                let mut trie: PrefixMap<(u32, u8), u64> = PrefixMap::new();
+                for host in &hosts {
+                    trie.insert((host.to_bits(), 32), 1);
+                }
+                trie
+            }),
+        ];
+        let [replica, of_64, treebitmap, prefix_trie] = taken.map(|bytes| bytes as f64 / count as f64);
+        println!("{count:>12} {replica:>12.1} {of_64:>12.1} {treebitmap:>12.1} {prefix_trie:>12.1}");
+    }
+}
+
+fn load(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("load");
+    group.sample_size(10).measurement_time(Duration::from_secs(3)).warm_up_time(Duration::from_millis(100));
+    for count in std::iter::once(1_000_000).chain(ten_million()) {
+        let mut random = Random(1);
+        let decisions: Vec<Decision> = (0..count).map(|_| decision(network(random.host(), 32))).collect();
+        group.throughput(Throughput::Elements(count as u64));
+        group.bench_function(BenchmarkId::new("replica", count), |b| {
+            b.iter_with_large_drop(|| {
+                let mut replica = Replica::new(hash_key(1));
+                replica.prepare_lengths(32, 64);
+                decisions.iter().for_each(|decision| replica.apply(decision));
+                replica
+            });
+        });
+    }
+    group.finish();
+}
+
 fn bench(criterion: &mut Criterion) {
+    memory();
+    load(criterion);
     let now = Time::from_millis(1);
     let mut group = criterion.benchmark_group("lookup");
     group.measurement_time(Duration::from_secs(2)).warm_up_time(Duration::from_secs(1)).sample_size(20);
     group.throughput(Throughput::Elements(100_000));
-    for count in [100_000, 1_000_000] {
+    for count in [1_000, 10_000, 100_000, 1_000_000].into_iter().chain(ten_million()) {
         let mut random = Random(1);
         let mut replica = Replica::new(hash_key(1));
         replica.prepare_lengths(32, 64);
@@ -67,7 +138,7 @@ fn bench(criterion: &mut Criterion) {
         for host in &hosts_v6 {
             replica.apply(&decision(network(*host, 64)));
         }
-        for _ in 0..10_000 {
+        for _ in 0..count.min(100_000) / 10 {
             let (host, len) = (random.host(), 16 + (random.next() % 12) as u8);
             let base = Ipv4Addr::from_bits(host.to_bits() & u32::MAX << (32 - len));
             replica.apply(&decision(network(host, len)));
@@ -105,7 +176,6 @@ fn bench(criterion: &mut Criterion) {
         }
     }
     group.finish();
-    println!("an entry: {} bytes with an IPv4 key, before the table's slack", size_of::<(u32, [u32; 2])>());
 }
 
 criterion_group!(benches, bench);
