@@ -138,7 +138,6 @@ fn an_http_question_allocates_nothing() {
 }
 
 #[test]
-#[ignore = "HTTP/2 by h2 allocates"]
 fn an_ext_authz_question_allocates_nothing() {
     let answering = Answering::new(1_000);
     let mut output = Vec::with_capacity(64 << 10);
