@@ -399,6 +399,9 @@ impl<H: Head, S: Default> Connection<H, S> {
             if let Some(stream) = self.send_what_waits() {
                 return Event::Writable { stream };
             }
+            if self.is_over() {
+                return self.end();
+            }
             let rest = input.get(self.taken..).unwrap_or_default();
             match self.stage {
                 Stage::Closed => return Event::Idle,
@@ -432,14 +435,22 @@ impl<H: Head, S: Default> Connection<H, S> {
         }
     }
 
-    /// There is no whole frame. If there is nothing to wait for either, this is the end.
+    /// There is no whole frame.
     fn pause(&mut self) -> Event<H, S> {
         self.needs_input = true;
-        let is_last = matches!(self.farewell, Farewell::Last(_));
-        if self.stage == Stage::Preface || !self.streams.is_empty() || !is_last && !self.peer_goes {
-            return Event::Idle;
-        }
-        if !is_last {
+        Event::Idle
+    }
+
+    /// Whether one side has said that it goes, and nothing is under way any more. What the peer sends behind its GOAWAY, when
+    /// all it asked has been answered, is not looked at: it has no right to expect an answer to that (§6.8).
+    fn is_over(&self) -> bool {
+        let ends = self.peer_goes || matches!(self.farewell, Farewell::Last(_));
+        ends && self.stage == Stage::Open && self.block.is_none() && self.streams.is_empty()
+    }
+
+    /// The end by agreement. Whoever was told which streams still came needs not be told again.
+    fn end(&mut self) -> Event<H, S> {
+        if !matches!(self.farewell, Farewell::Last(_)) {
             frame::put_goaway(&mut self.output, self.last_stream, Reason::NoError);
         }
         self.close(End::Agreed)
@@ -1399,6 +1410,20 @@ mod tests {
                 let kept = connection.input.capacity() + connection.output.capacity() + connection.fragments.capacity();
                 assert!(kept < 30_000 && connection.queue.len() <= 3, "{kept}");
             }
+        }
+    }
+
+    /// However it comes: nothing behind a GOAWAY is looked at once all is answered.
+    #[test]
+    fn a_peer_that_goes_is_done_when_all_is_answered() {
+        let goes = frame(GOAWAY, 0, 0, &[0; 8]);
+        let breach = frame(DATA, 0, 0, b"");
+        for piece in [1, 20, usize::MAX] {
+            let mut connection = open();
+            let all = [goes.clone(), breach.clone()].concat();
+            let events: Vec<String> =
+                all.chunks(piece.min(all.len())).flat_map(|bytes| take(&mut connection, bytes)).collect();
+            assert_eq!(events, ["closed Agreed"], "{piece}");
         }
     }
 

@@ -594,7 +594,9 @@ struct Run<'a> {
 /// Walks to the first byte that is not of a kind, in one pass. `None` if there is none within `bytes_max` bytes and one.
 fn run(text: &[u8], kind: u8, bytes_max: usize) -> Option<Run<'_>> {
     let (mut some, mut all) = (0, u8::MAX);
-    for (at, b) in text.iter().take(bytes_max + 1).enumerate() {
+    // A slice: `take` would count beside each byte.
+    let looked_at = text.get(..=bytes_max).unwrap_or(text);
+    for (at, b) in looked_at.iter().enumerate() {
         let parts = PARTS.get(usize::from(*b)).copied().unwrap_or(0);
         if parts & kind == 0 {
             let (bytes, rest) = text.split_at_checked(at)?;
