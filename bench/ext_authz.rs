@@ -185,6 +185,7 @@ fn calls(out: &mut Vec<u8>, next_stream: &mut u32, count: u32, message: &[u8]) {
 }
 
 /// Who answers.
+#[expect(clippy::large_enum_variant, reason = "there is one")]
 enum Server {
     Ours(Session),
     Theirs(way_not_taken::Server),

@@ -292,10 +292,8 @@ impl Report {
     /// What was not as it must be: wrong answers, errors, lost lines.
     pub fn faults(&self) -> Vec<String> {
         let mut faults: Vec<String> = self.errors.iter().map(|(what, count)| format!("{count} × {what}")).collect();
-        if let Some(questions) = &self.questions {
-            if questions.wrong > 0 {
-                faults.push(format!("{} answers were wrong", questions.wrong));
-            }
+        if let Some(questions) = self.questions.as_ref().filter(|questions| questions.wrong > 0) {
+            faults.push(format!("{} answers were wrong", questions.wrong));
         }
         if let Some(Lines { failing, counted: Some(counted), .. }) = &self.lines {
             if counted.lost > 0 {

@@ -115,7 +115,8 @@ impl<P: FnMut(u64)> Sender<'_, P> {
                 std::hint::spin_loop();
                 continue;
             }
-            (bytes.clear(), ends.clear());
+            bytes.clear();
+            ends.clear();
             for _ in 0..wanted {
                 self.sent.failing += u64::from(self.log.push(&mut bytes));
                 outlet.end_line(&mut bytes);

@@ -473,7 +473,7 @@ mod tests {
             }
             assert_eq!(answers, want);
             assert!(session.may_ask() && rest.is_empty());
-            assert_eq!(out, b"\0\0\0\x04\x01\0\0\0\0\0\0\x08\x06\x01\0\0\0\012345678");
+            assert_eq!(out, b"\0\0\0\x04\x01\0\0\0\0\0\0\x08\x06\x01\0\0\0\x0012345678");
         }
     }
 
