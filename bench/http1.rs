@@ -5,24 +5,19 @@
 //! between rows of one run.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use mailfail2ban::shard::alone::Proxy;
 use mailfail2ban::wire::http1::{Field, Session, Step};
 use std::hint::black_box;
 use std::time::Duration;
 
 mod traffic;
-use traffic::{Answering, host, http_captures};
-
-/// The same question about another client.
-fn about(head: &[u8], client: &str) -> Vec<u8> {
-    let text = std::str::from_utf8(head).expect("a capture without bytes beyond ASCII");
-    text.replacen("Original-IP: 127.0.0.1", &format!("Original-IP: {client}"), 1).into_bytes()
-}
+use traffic::{about, answered, host, http_captures, policy, shard};
 
 /// As short as a configuration that passes nothing on makes it.
 const SHORT: &[u8] = b"GET /auth HTTP/1.1\r\nHost: auth\r\nX-Original-IP: 127.0.0.1\r\n\r\n";
 
 fn bench(criterion: &mut Criterion) {
-    let answering = Answering::new(100_000);
+    let mut shard = shard(policy(0), 100_000);
     let mut group = criterion.benchmark_group("session");
     group.measurement_time(Duration::from_secs(2)).warm_up_time(Duration::from_secs(1)).sample_size(30);
     let banned = host(77).to_string();
@@ -34,13 +29,16 @@ fn bench(criterion: &mut Criterion) {
     ] {
         for count in [1, 16] {
             let input = question.repeat(count);
-            let (mut session, mut output) = (Session::new(), Vec::new());
+            let (mut nginx, mut output) = (Proxy::nginx(), Vec::new());
+            let before = answered(&shard);
+            shard.answer(&mut nginx, &input, &mut output);
+            assert_eq!(answered(&shard) - before, count as u64);
             group.throughput(Throughput::Elements(count as u64));
             group.bench_function(BenchmarkId::new(name, count), |b| {
                 b.iter(|| {
                     output.clear();
-                    let asked = answering.http(&mut session, black_box(&input), &mut output);
-                    assert_eq!(asked, count);
+                    let taken = shard.answer(&mut nginx, black_box(&input), &mut output);
+                    assert_eq!(taken, input.len());
                     output.len()
                 });
             });

@@ -12,14 +12,16 @@
 
 use mailfail2ban::engine::address::Address;
 use mailfail2ban::engine::ban::{Act, Failure, Lift, PatternId, Severity};
-use mailfail2ban::engine::owner::Outcome;
-use mailfail2ban::wire::{ext_authz, http1};
+use mailfail2ban::engine::escalation::BanRules;
+use mailfail2ban::engine::owner::{Outcome, Owner};
+use mailfail2ban::engine::time::Time;
+use mailfail2ban::shard::alone::Proxy;
 use std::hint::black_box;
 use std::process::ExitCode;
 use std::time::Duration;
 
 mod traffic;
-use traffic::{Answering, Intake, Told, ban, host, replica};
+use traffic::{Reader, Told, answered, ban, counted, host, policy, replica, rules, shard, tables};
 
 /// Patterns of a site beside those that are built in.
 const SITE_PATTERNS: usize = 50;
@@ -60,8 +62,8 @@ const WORKLOADS: [Workload; 17] = [
 /// Lines up to the matcher's answer.
 fn look(told: Told, rounds: usize) {
     let lines = traffic::lines(LINES, told);
-    let mut intake = Intake::new(traffic::matcher(SITE_PATTERNS), 1);
-    let mut round = || lines.iter().filter(|line| intake.look(black_box(line.as_bytes()))).count();
+    let mut reader = Reader::new(SITE_PATTERNS);
+    let mut round = || lines.iter().filter(|line| reader.tells_of_failure(black_box(line.as_bytes()))).count();
     // The automata are warm after the first.
     for _ in 0..=rounds {
         let found = round();
@@ -71,9 +73,9 @@ fn look(told: Told, rounds: usize) {
 
 fn mix(rounds: usize) {
     let lines = traffic::mail_log(LINES);
-    let mut intake = Intake::new(traffic::matcher(SITE_PATTERNS), 1);
+    let mut reader = Reader::new(SITE_PATTERNS);
     for _ in 0..=rounds {
-        let found = lines.iter().filter(|line| intake.look(black_box(line.as_bytes()))).count();
+        let found = lines.iter().filter(|line| reader.tells_of_failure(black_box(line.as_bytes()))).count();
         assert!(found > 0);
     }
 }
@@ -81,72 +83,69 @@ fn mix(rounds: usize) {
 /// Lines of known clients up to their owner. Each fails three times in a window, which is no reason to ban it.
 fn count(rounds: usize) {
     let lines = traffic::lines(LINES, Told::Failure);
-    let mut intake = Intake::new(traffic::matcher(SITE_PATTERNS), 2 * LINES);
-    intake.rules.threshold = 1_000;
+    let mut policy = policy(SITE_PATTERNS);
+    policy.rules.threshold = 1_000;
+    let mut shard = shard(policy, 0);
+    let mut now = Time::START;
     for _ in 0..rounds + 4 {
-        intake.now = intake.now.plus(Duration::from_secs(200));
+        now = now.plus(Duration::from_secs(200));
+        shard.set_now(now);
         for line in &lines {
-            let outcome = intake.take(black_box(line.as_bytes()));
-            assert!(matches!(outcome, Some(Outcome::Counted | Outcome::Known)), "{outcome:?}");
+            shard.record(black_box(line.as_bytes()));
         }
     }
+    assert_eq!(counted(&shard), ((rounds + 4) * LINES) as u64);
+}
+
+/// What a proxy says first, and then its questions, so many in a read. Each answer begins with `start`.
+fn answer(mut proxy: Proxy, hello: &[u8], question: &[u8], depth: usize, start: &[u8], rounds: usize) {
+    let mut shard = shard(policy(0), BANS);
+    let (input, mut output) = (question.repeat(depth), Vec::with_capacity(64 << 10));
+    shard.answer(&mut proxy, hello, &mut output);
+    for _ in 0..rounds {
+        output.clear();
+        let taken = shard.answer(&mut proxy, black_box(&input), &mut output);
+        assert!(taken == input.len() && output.starts_with(start));
+        black_box(&output);
+    }
+    assert_eq!(answered(&shard), (rounds * depth) as u64);
 }
 
 fn spop(depth: usize, rounds: usize) {
-    let answering = Answering::new(BANS);
-    let (mut session, question) = traffic::haproxy();
-    let (input, mut output) = (question.repeat(depth), Vec::with_capacity(64 << 10));
-    for _ in 0..rounds {
-        output.clear();
-        let asked = answering.spop(&mut session, black_box(&input), &mut output);
-        assert!(asked == depth && !output.is_empty());
-        black_box(&output);
-    }
-}
-
-fn answer_http(question: &[u8], depth: usize, status: &[u8], rounds: usize) {
-    let answering = Answering::new(BANS);
-    let (input, mut output) = (question.repeat(depth), Vec::with_capacity(64 << 10));
-    let mut session = http1::Session::new();
-    for _ in 0..rounds {
-        output.clear();
-        let asked = answering.http(&mut session, black_box(&input), &mut output);
-        assert!(asked == depth && output.starts_with(status));
-        black_box(&output);
-    }
+    let (hello, question) = traffic::haproxy();
+    answer(Proxy::haproxy(), &hello, &question, depth, &[0], rounds);
 }
 
 fn http(depth: usize, rounds: usize) {
-    answer_http(&traffic::nginx(), depth, b"HTTP/1.1 200", rounds);
+    answer(Proxy::nginx(), &[], &traffic::nginx("127.0.0.1"), depth, b"HTTP/1.1 200", rounds);
 }
 
 fn http_denied(rounds: usize) {
-    let question = String::from_utf8(traffic::nginx()).expect("a capture without bytes beyond ASCII");
-    let question = question.replacen("Original-IP: 127.0.0.1", &format!("Original-IP: {}", host(77)), 1);
-    answer_http(question.as_bytes(), 1, b"HTTP/1.1 403", rounds);
+    answer(Proxy::nginx(), &[], &traffic::nginx(&host(77).to_string()), 1, b"HTTP/1.1 403", rounds);
 }
 
 /// The frames of the questions are made in the round too, which is a copy and little beside what reading them takes.
 fn ext_authz(depth: usize, rounds: usize) {
-    let answering = Answering::new(BANS);
-    let mut session = ext_authz::Session::new();
+    let mut shard = shard(policy(0), BANS);
+    let mut proxy = Proxy::envoy();
     let (mut envoy, mut input) = traffic::Envoy::new();
     let mut output = Vec::with_capacity(64 << 10);
     for _ in 0..rounds + 64 {
         output.clear();
         envoy.ask(&mut input, depth);
-        let asked = answering.ext_authz(&mut session, black_box(&input), &mut output);
-        assert!(asked == depth && !output.is_empty());
+        let taken = shard.answer(&mut proxy, black_box(&input), &mut output);
+        assert!(taken == input.len() && !output.is_empty());
         input.clear();
         black_box(&output);
     }
+    assert_eq!(answered(&shard), ((rounds + 64) * depth) as u64);
 }
 
 fn lookup(from: u32, rounds: usize) {
-    let answering = Answering::new(BANS);
+    let replica = replica(BANS);
     let addresses: Vec<Address> = (from..from + LOOKUPS).map(|n| Address::from(host(n))).collect();
     for _ in 0..rounds {
-        let found = |address: &&Address| answering.replica.lookup(**black_box(address), answering.now).is_some();
+        let found = |address: &&Address| replica.lookup(**black_box(address), Time::START).is_some();
         let hits = addresses.iter().filter(found).count();
         assert_eq!(hits, if from == 0 { LOOKUPS as usize } else { 0 });
     }
@@ -177,34 +176,34 @@ fn failure(n: u32, count: u32) -> Failure {
 
 /// Of clients that are known, three in a window.
 fn fail(rounds: usize) {
-    let mut intake = Intake::new(traffic::matcher(0), BANS as usize);
+    let rules = rules(BANS as usize);
+    let mut owner = Owner::new(0, rules.tracked_max, tables());
     let failures: Vec<Failure> = (0..LOOKUPS).map(|n| failure(n, 1)).collect();
+    let (mut now, mut decisions) = (Time::START, Vec::new());
     for _ in 0..rounds + 4 {
-        intake.now = intake.now.plus(Duration::from_secs(200));
+        now = now.plus(Duration::from_secs(200));
         for failure in &failures {
-            let outcome = intake.owner.fail(black_box(failure), intake.now, &intake.rules, &mut intake.decisions);
-            assert_eq!(outcome, Outcome::Counted);
+            assert_eq!(owner.fail(black_box(failure), now, &rules, &mut decisions), Outcome::Counted);
         }
     }
 }
 
 /// Of clients that were banned before, long enough ago that each ban is as the first.
 fn decide(rounds: usize) {
-    let mut intake = Intake::new(traffic::matcher(0), BANS as usize);
+    let rules = BanRules { memory: Duration::from_secs(3_600), ..rules(BANS as usize) };
+    let mut owner = Owner::new(0, rules.tracked_max, tables());
     let mut replica = replica(BANS);
     let allow = traffic::nobody();
     let failures: Vec<Failure> = (0..LOOKUPS).map(|n| failure(BANS + n, 5)).collect();
-    intake.rules.memory = Duration::from_secs(3_600);
+    let (mut now, mut decisions) = (Time::START, Vec::new());
     for _ in 0..rounds + 2 {
-        intake.now = intake.now.plus(Duration::from_secs(7_200));
+        now = now.plus(Duration::from_secs(7_200));
         for failure in &failures {
-            let outcome = intake.owner.fail(black_box(failure), intake.now, &intake.rules, &mut intake.decisions);
-            assert_eq!(outcome, Outcome::Banned);
+            assert_eq!(owner.fail(black_box(failure), now, &rules, &mut decisions), Outcome::Banned);
         }
-        let later = intake.now.plus(Duration::from_secs(300));
-        intake.owner.tick(later, &intake.rules, &allow, &mut intake.decisions);
-        assert_eq!((intake.decisions.len(), intake.owner.banned()), (2 * LOOKUPS as usize, 0));
-        for decision in intake.decisions.drain(..) {
+        owner.tick(now.plus(Duration::from_secs(300)), &rules, &allow, &mut decisions);
+        assert_eq!((decisions.len(), owner.banned()), (2 * LOOKUPS as usize, 0));
+        for decision in decisions.drain(..) {
             replica.apply(&decision);
         }
     }

@@ -28,7 +28,7 @@ use regex::bytes::Regex;
 use std::time::Duration;
 
 mod traffic;
-use traffic::{Intake, Told};
+use traffic::{Reader, Told};
 
 /// A pattern as it is written, and the literal that every line it matches must hold.
 struct Written {
@@ -128,10 +128,10 @@ fn line(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(LINES as u64)).sample_size(20);
     group.measurement_time(Duration::from_secs(3)).warm_up_time(Duration::from_secs(1));
     for more in [0, 50, 500] {
-        let mut intake = Intake::new(traffic::matcher(more), 1);
+        let mut reader = Reader::new(more);
         let patterns = format!("built-in + {more}");
         for (name, log) in &logs {
-            let failures = log.iter().filter(|line| intake.look(line.as_bytes())).count();
+            let failures = log.iter().filter(|line| reader.tells_of_failure(line.as_bytes())).count();
             let want = match *name {
                 "mix" => 900..1_100,
                 "failure" => LINES..LINES + 1,
@@ -139,18 +139,18 @@ fn line(criterion: &mut Criterion) {
             };
             assert!(want.contains(&failures), "{failures} of {LINES} lines match in {name}");
             group.bench_function(BenchmarkId::new(*name, &patterns), |b| {
-                b.iter(|| log.iter().filter(|line| intake.look(line.as_bytes())).count());
+                b.iter(|| log.iter().filter(|line| reader.tells_of_failure(line.as_bytes())).count());
             });
         }
         let records: Vec<Record<'_>> =
             logs[0].1.iter().map(|line| decode(line.as_bytes()).expect("a record")).collect();
         group.bench_function(BenchmarkId::new("mix, as records", &patterns), |b| {
             b.iter(|| {
-                let mut find = |r: &Record<'_>| intake.matcher.find(&mut intake.scratch, r.program, r.pid, r.message);
+                let mut find = |r: &Record<'_>| reader.matcher.find(&mut reader.scratch, r.program, r.pid, r.message);
                 records.iter().filter(|record| matches!(find(record), Found::Match(_))).count()
             });
         });
-        println!("{patterns}: caches take {} KiB", intake.scratch.memory_usage() >> 10);
+        println!("{patterns}: caches take {} KiB", reader.scratch.memory_usage() >> 10);
     }
     group.finish();
 }

@@ -8,10 +8,8 @@ use mailfail2ban::wire::spop::{Client, Session, Step};
 use std::hint::black_box;
 use std::time::Duration;
 
-fn capture(hex: &str) -> Vec<u8> {
-    let digits = hex.trim().as_bytes().chunks(2);
-    digits.map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap()).collect()
-}
+mod traffic;
+use traffic::from_hex as capture;
 
 /// Answers all of `unread`; gives back how many clients were asked about, so that nothing is left out.
 fn answer_all(session: &mut Session, mut unread: &[u8], answer: &Answer<'_>, out: &mut Vec<u8>) -> usize {

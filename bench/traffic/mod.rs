@@ -1,28 +1,27 @@
 //! What benchmarks, the counts of instructions and the tests of allocations have in common: the lines and questions that
-//! go through the program, and the way that they go, which is that of `shard/core.rs` and its front ends without sockets,
-//! rings and counters. All of it is the same every time, hashes too.
+//! go through the program, and the policy that it works by. All of it is the same every time, hashes too.
 
 #![allow(dead_code, reason = "each of those who share this uses a part of it")]
 
 #[path = "../../src/wire/http1/captures.rs"]
 pub mod http_captures;
 
-use mailfail2ban::config::Settings;
-use mailfail2ban::engine::address::{Address, Network};
-use mailfail2ban::engine::ban::{
-    Act, Ban, Decision, Failure, FailureKind, Origin, OwnerHash, PatternId, Severity, client_of,
-};
+use mailfail2ban::config::{PatternSettings, Settings};
+use mailfail2ban::control::candidate::Judge;
+use mailfail2ban::control::publish::Publisher;
+use mailfail2ban::control::store::Lists;
+use mailfail2ban::engine::address::Network;
+use mailfail2ban::engine::ban::{Act, Ban, Decision, FailureKind, Learned, Origin, PatternId, Severity};
 use mailfail2ban::engine::escalation::BanRules;
-use mailfail2ban::engine::evidence::Evidence;
-use mailfail2ban::engine::matcher::{Found, Match, Matcher, Scratch};
-use mailfail2ban::engine::owner::{Outcome, Owner};
+use mailfail2ban::engine::matcher::{Found, Matcher, Scratch};
 use mailfail2ban::engine::pattern::{Pattern, Source};
-use mailfail2ban::engine::policy::{PatternName, Policy, QuestionRules};
+use mailfail2ban::engine::policy::{PatternName, Policy};
 use mailfail2ban::engine::replica::Replica;
 use mailfail2ban::engine::table::{HashKey, NetworkTable, hash_key};
 use mailfail2ban::engine::time::Time;
-use mailfail2ban::engine::verdict::{Denial, judge};
-use mailfail2ban::wire::{ext_authz, http1, spop, syslog};
+use mailfail2ban::shard::Keys;
+use mailfail2ban::shard::alone::Alone;
+use mailfail2ban::wire::syslog;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,37 +55,39 @@ pub fn nobody() -> NetworkTable<()> {
     NetworkTable::new(tables())
 }
 
+/// The policy of a server with one shard when nothing is set, with so many patterns of a site's own.
+pub fn policy(site_patterns: usize) -> Policy {
+    let settings = Settings::default();
+    let mut policy = Publisher::new(1, tables()).policy(&settings, None, &Lists::default()).policy;
+    policy.names = in_use(&settings).map(name).collect();
+    policy.matcher = Arc::new(matcher(site_patterns));
+    policy
+}
+
+fn name(pattern: &PatternSettings) -> PatternName {
+    PatternName { name: pattern.name.as_str().into(), severity: severity(pattern.severity), kind: Some(pattern.kind) }
+}
+
+fn severity(level: u8) -> Severity {
+    Severity::new(level).expect("a severity")
+}
+
 /// As they are by default, but for a bound that is given.
 pub fn rules(tracked_max: usize) -> BanRules {
-    BanRules {
-        initial: Duration::from_secs(300),
-        max: Duration::from_secs(24 * 3600),
-        factor: 2.0,
-        threshold: 5,
-        window: Duration::from_secs(600),
-        memory: Duration::from_secs(72 * 3600),
-        cleanup: Duration::from_secs(60),
-        ipv4_prefix: 32,
-        ipv6_prefix: 64,
-        tracked_max,
-    }
+    BanRules { tracked_max, ..policy(0).rules }
+}
+
+fn in_use(settings: &Settings) -> impl Iterator<Item = &PatternSettings> {
+    let is_used = |kind: FailureKind| settings.syslog.kinds.iter().any(|used| used == kind.name());
+    settings.syslog.patterns.iter().filter(move |pattern| pattern.enabled && is_used(pattern.kind))
 }
 
 /// The patterns that are in use when nothing is set.
 pub fn built_in() -> Vec<Pattern> {
-    let settings = Settings::default().syslog;
-    let is_used = |kind: FailureKind| settings.kinds.iter().any(|used| used == kind.name());
-    let used = settings.patterns.iter().filter(|pattern| pattern.enabled && is_used(pattern.kind));
-    let patterns = (0..).zip(used).map(|(n, settings)| {
-        let source = Source {
-            regex: &settings.regex,
-            ip_group: settings.ip_group,
-            severity: Severity::new(settings.severity).expect("a built-in pattern has a severity"),
-            weight: settings.weight,
-            programs: &settings.program,
-            refused_by: Some(settings.refused_by.as_str()).filter(|who| !who.is_empty()),
-        };
-        Pattern::compile(PatternId::new(n).expect("few"), &source).expect("a built-in pattern compiles")
+    let (settings, mut judge) = (Settings::default(), Judge::default());
+    let patterns = (0..).zip(in_use(&settings)).map(|(n, settings)| {
+        let id = PatternId::new(n).expect("few");
+        judge.judge(id, settings, true).expect("a built-in pattern is right").pattern
     });
     patterns.collect()
 }
@@ -100,7 +101,7 @@ pub fn site(patterns: &mut Vec<Pattern>, count: usize) {
         let number = PatternId::new(patterns.len() as u32).expect("few");
         let programs = [PROGRAMS[n % PROGRAMS.len()].to_owned()];
         let regex = format!(r"^site rule {n}: [^\[]*\[(?P<ip>[0-9a-fA-F:.]+)\] refused .* by policy {n}");
-        let severity = Severity::new(1).expect("1 is a severity");
+        let severity = Severity::LEAST;
         let source =
             Source { regex: &regex, ip_group: None, severity, weight: 1, programs: &programs, refused_by: None };
         patterns.push(Pattern::compile(number, &source).expect("a pattern of this file compiles"));
@@ -180,62 +181,50 @@ pub fn mail_log(count: usize) -> Vec<String> {
     (0..count).map(one).collect()
 }
 
-/// The way of a line: `Core::record` and `Core::count`, without counters, and all clients are this shard's.
-pub struct Intake {
+/// A matcher at work on records.
+pub struct Reader {
     pub matcher: Matcher,
     pub scratch: Scratch,
-    pub owner: Owner,
-    pub rules: BanRules,
-    pub decisions: Vec<Decision>,
-    pub now: Time,
-    allow: NetworkTable<()>,
-    owner_hash: OwnerHash,
-    evidence: Evidence,
 }
 
-impl Intake {
-    pub fn new(matcher: Matcher, tracked_max: usize) -> Intake {
-        Intake {
-            scratch: matcher.scratch(),
-            matcher,
-            owner: Owner::new(0, tracked_max, tables()),
-            rules: rules(tracked_max),
-            decisions: Vec::new(),
-            now: Time::START,
-            allow: nobody(),
-            owner_hash: OwnerHash::new(hash_key(2)),
-            evidence: Evidence::new(16 << 20, tables()),
-        }
+impl Reader {
+    pub fn new(site_patterns: usize) -> Reader {
+        let matcher = matcher(site_patterns);
+        Reader { scratch: matcher.scratch(), matcher }
     }
 
-    /// As far as the matcher. Whether it is a failure.
-    pub fn look(&mut self, bytes: &[u8]) -> bool {
+    /// Whether a record tells of a failure.
+    pub fn tells_of_failure(&mut self, bytes: &[u8]) -> bool {
         let Ok(record) = syslog::decode(bytes) else { return false };
         let found = self.matcher.find(&mut self.scratch, record.program, record.pid, record.message);
         matches!(found, Found::Match(_))
     }
+}
 
-    /// The whole way. What became of the failure, if it tells of one.
-    pub fn take(&mut self, bytes: &[u8]) -> Option<Outcome> {
-        let record = syslog::decode(bytes).ok()?;
-        let found = self.matcher.find(&mut self.scratch, record.program, record.pid, record.message);
-        let Found::Match(Match { pattern, severity, address, failures: count, login }) = found else { return None };
-        if self.allow.contains(address) {
-            return None;
-        }
-        let client = client_of(address, &self.rules);
-        self.evidence.keep(client, pattern, record.program, record.message, self.now);
-        let failure = Failure { client, count, pattern, severity, login };
-        match self.owner_hash.owner(client, 1) {
-            0 => Some(self.owner.fail(&failure, self.now, &self.rules, &mut self.decisions)),
-            _ => None,
-        }
-    }
+/// A shard that works by this policy and has so many bans in force, of `host(0)` and those that follow.
+pub fn shard(policy: Policy, bans: u32) -> Alone {
+    let keys = Keys { tables: tables(), owners: hash_key(2) };
+    let learned = (0..bans).map(|n| {
+        let Decision { at, client, act, .. } = ban(host(n));
+        let Act::Ban(ban) = act else { unreachable!("a ban is one") };
+        Learned { client, at, ban, lifted: None }
+    });
+    Alone::new(&keys, &Arc::new(policy), &learned.collect()).expect("descriptors for bells")
+}
+
+/// How many questions a shard has given a verdict on.
+pub fn answered(shard: &Alone) -> u64 {
+    shard.counters().asked.iter().map(|asked| asked.allowed + asked.denied).sum()
+}
+
+/// How many lines a shard has counted as failures, each of which it may have known already.
+pub fn counted(shard: &Alone) -> u64 {
+    shard.counters().counted + shard.counters().known
 }
 
 /// A ban of one host for a day.
 pub fn ban(host: Ipv4Addr) -> Decision {
-    let (pattern, severity) = (PatternId::FIRST, Severity::new(3).expect("3 is a severity"));
+    let (pattern, severity) = (PatternId::FIRST, severity(3));
     let until = Time::START.plus(Duration::from_secs(24 * 3600));
     let ban = Ban { until, offences: 1, failures: 5, pattern, severity };
     let client = Network::host(host.into());
@@ -257,151 +246,28 @@ pub fn host(n: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(n.wrapping_mul(0x9e37_79b1) & 0x7fff_ffff)
 }
 
-/// The way of a question: a front end of the shard, without its counters.
-pub struct Answering {
-    pub policy: Policy,
-    pub replica: Replica,
-    pub now: Time,
-}
-
-impl Answering {
-    pub fn new(bans: u32) -> Answering {
-        let names = [PatternName { name: "dovecot-login".into(), severity: Severity::LEAST, kind: None }];
-        let policy = Policy {
-            number: 1,
-            rules: rules(1),
-            matcher: Arc::new(Matcher::new(Vec::new())),
-            allow: Arc::new(nobody()),
-            block: Arc::new(nobody()),
-            senders: Arc::new(nobody()),
-            names: names.into(),
-            questions: QuestionRules {
-                nginx_trusted_proxies: nobody(),
-                envoy_trusted_proxies: nobody(),
-                deny_unknown: false,
-                json: false,
-                operators: true,
-            },
-        };
-        Answering { policy, replica: replica(bans), now: Time::START }
-    }
-
-    fn denial(&self, address: Address) -> Option<Denial<'_>> {
-        judge(&self.policy, &self.replica, address, self.now).denial(&self.policy, self.now)
-    }
-
-    /// Everything in one read of HAProxy's, as `Spoa::take`. How many questions there were.
-    pub fn spop(&self, session: &mut spop::Session, input: &[u8], output: &mut Vec<u8>) -> usize {
-        use spop::answer::{self, Answer};
-        let (mut done, mut asked) = (0, 0);
-        while let Some(rest) = input.get(done..) {
-            match session.next(rest, output) {
-                spop::Step::Incomplete | spop::Step::Close { .. } => break,
-                spop::Step::Handled { consumed, .. } => done += consumed,
-                spop::Step::Notify { notify, consumed } => {
-                    let addresses = notify.clients().filter_map(|client| match client {
-                        spop::Client::Ip(ip) => Some(Address::from(ip)),
-                        spop::Client::Text(text) => Address::parse_with_port(text),
-                    });
-                    let verdicts = addresses.map(|address| judge(&self.policy, &self.replica, address, self.now));
-                    let worse = |earlier: mailfail2ban::engine::verdict::Verdict, later| {
-                        if earlier.is_denial() { earlier } else { later }
-                    };
-                    let verdict = verdicts.reduce(worse);
-                    let answer = match verdict.and_then(|verdict| verdict.denial(&self.policy, self.now)) {
-                        None => Answer::Allowed,
-                        Some(denial) => Answer::Denied(answer::Denial {
-                            reason: denial.reason,
-                            pattern: denial.ban.map(|(pattern, _)| pattern),
-                            severity: denial.ban.map(|(_, severity)| severity.level()),
-                            expires_in: denial.ends_in,
-                        }),
-                    };
-                    answer::ack(output, notify.stream_id, notify.frame_id, &answer, session.frame_bytes_max());
-                    done += consumed;
-                    asked += 1;
-                }
-            }
-        }
-        asked
-    }
-
-    /// Everything in one read of nginx's, as `Nginx::take`. How many questions there were.
-    pub fn http(&self, session: &mut http1::Session, input: &[u8], output: &mut Vec<u8>) -> usize {
-        use http1::answer::{self, DenialContent};
-        let (mut done, mut asked) = (0, 0);
-        while let Some(rest) = input.get(done..) {
-            match session.next(rest) {
-                http1::Step::Incomplete | http1::Step::Refuse { .. } => break,
-                http1::Step::Skip { consumed } => done += consumed,
-                http1::Step::Request { request, consumed } => {
-                    let delivery = request.delivery();
-                    let fields = [request.original_ip, request.real_ip, request.client_ip];
-                    let client = fields.into_iter().find_map(|field| match field {
-                        http1::Field::One(text) => Address::parse_with_port(text),
-                        http1::Field::Absent | http1::Field::Conflicting => None,
-                    });
-                    match client.map(|client| (client.ip(), self.denial(client))) {
-                        None => answer::unknown_allowed(output, delivery),
-                        Some((client, None)) => answer::allowed(output, client, delivery),
-                        Some((client, Some(Denial { reason, ends_in, .. }))) => {
-                            let denial = answer::Denial { client, reason, retry_after: ends_in };
-                            answer::denied(output, &denial, DenialContent::Empty, delivery);
-                        }
-                    }
-                    done += consumed;
-                    asked += 1;
-                }
-            }
-        }
-        asked
-    }
-
-    /// Everything in one read of Envoy's, as `Envoy::take`. How many questions there were.
-    pub fn ext_authz(&self, session: &mut ext_authz::Session, input: &[u8], output: &mut Vec<u8>) -> usize {
-        let mut asked = 0;
-        session.receive(input);
-        loop {
-            match session.next() {
-                ext_authz::Step::Check { call, question } => {
-                    let client = question.source().and_then(Address::parse_with_port);
-                    let denial = client.and_then(|client| Some((client.ip(), self.denial(client)?)));
-                    let answer = match denial {
-                        None => ext_authz::Answer::Allowed,
-                        Some((client, Denial { reason, ends_in, .. })) => {
-                            ext_authz::Answer::Denied(ext_authz::Denial { client, reason, retry_after: ends_in })
-                        }
-                    };
-                    session.answer(call, &answer);
-                    asked += 1;
-                }
-                ext_authz::Step::Handled(_) => {}
-                ext_authz::Step::Idle | ext_authz::Step::Closed(_) => break,
-            }
-        }
-        session.take_output(output);
-        asked
-    }
-}
-
 /// Bytes that a file of `tests/golden/spop` has in hexadecimal.
 pub fn from_hex(hex: &str) -> Vec<u8> {
     let digit = |digit: &u8| char::from(*digit).to_digit(16).expect("a hexadecimal digit") as u8;
     hex.trim().as_bytes().chunks(2).map(|two| two.iter().fold(0, |byte, half| byte << 4 | digit(half))).collect()
 }
 
-/// A connection of HAProxy 2.6's after the hello, and one question about an IPv4 address as it asks it.
-pub fn haproxy() -> (spop::Session, Vec<u8>) {
+/// HAProxy 2.6's hello, and one question about an IPv4 address as it asks it.
+pub fn haproxy() -> (Vec<u8>, Vec<u8>) {
     let hello = include_str!("../../tests/golden/spop/haproxy-2.6.12/01-hello-pipelining+async.hex");
     let notify = include_str!("../../tests/golden/spop/haproxy-2.6.12/05-notify-check-ip-v4-streamid1byte.hex");
-    let mut session = spop::Session::new();
-    session.next(&from_hex(hello), &mut Vec::new());
-    (session, from_hex(notify))
+    (from_hex(hello), from_hex(notify))
 }
 
-/// A question of nginx's over a connection that it keeps.
-pub fn nginx() -> Vec<u8> {
-    http_captures::NGINX_KEEP_ALIVE.to_vec()
+/// A question of nginx's about this client, over a connection that it keeps.
+pub fn nginx(client: &str) -> Vec<u8> {
+    about(http_captures::NGINX_KEEP_ALIVE, client)
+}
+
+/// The same question about another client.
+pub fn about(head: &[u8], client: &str) -> Vec<u8> {
+    let text = std::str::from_utf8(head).expect("a capture without bytes beyond ASCII");
+    text.replacen("Original-IP: 127.0.0.1", &format!("Original-IP: {client}"), 1).into_bytes()
 }
 
 /// Envoy's side of a connection: HTTP/2 frames (RFC 9113), and header blocks (RFC 7541) as Envoy writes them.

@@ -19,13 +19,13 @@ use regex_automata::util::primitives::{NonMaxUsize, StateID};
 use regex_syntax::hir::Hir;
 use smallvec::SmallVec;
 
-/// Patterns with more states than this are left to another engine. Built-in ones have up to 2,000.
+/// Patterns with more states than this are left to another engine.
 const NODES_MAX: usize = 8192;
 
-/// Memory of one cache; when it is full, it is cleared. Built-in patterns take some 30 KiB in use.
+/// Memory of one cache; when it is full, it is cleared.
 const CACHE_BYTES_MAX: usize = 512 << 10;
 
-/// Steps that are remembered of each state: the ways of most lines pass it by one or two. A power of two.
+/// Steps that are remembered of each state; those beyond take the place of others. A power of two.
 const STEPS: u32 = 8;
 
 /// What building states may cost: one more is allowed for each so many bytes of lines, and a new cache begins with some. A

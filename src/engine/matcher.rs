@@ -533,6 +533,34 @@ mod tests {
         assert!(scratch.memory_usage() < 2 * CACHE_BYTES_MAX, "{}", scratch.memory_usage());
     }
 
+    #[test]
+    fn captures_of_all_patterns_stay_within_their_limit_whatever_comes() {
+        const PATTERNS: u32 = 60;
+        // Read from the end, it must be known of each of the last letters whether it was an `a`.
+        let patterns = (0..PATTERNS).map(|n| pattern(n, &format!("^{n}: [ab]{{12}}a[ab]* from {IP}$"), &["x"], 1));
+        let matcher = Matcher::new(patterns.collect());
+        let mut scratch = matcher.scratch();
+        let (mut seed, mut most, mut cleared) = (1u64, 0, 0);
+        for n in (0..PATTERNS).cycle().take(10 * PATTERNS as usize) {
+            let mut letter = || {
+                seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                if seed >> 40 & 1 == 0 { 'a' } else { 'b' }
+            };
+            let (front, back): (String, String) =
+                ((0..12).map(|_| letter()).collect(), (0..800).map(|_| letter()).collect());
+            let before = scratch.pattern_bytes;
+            let line = format!("{n}: {front}a{back} from 192.0.2.1");
+            let found = matcher.find(&mut scratch, b"x", b"", line.as_bytes());
+            assert!(matches!(found, Found::Match(m) if m.pattern.number() == n), "{found:?}");
+            let used: usize = scratch.patterns.iter().map(pattern::Cache::memory_usage).sum();
+            assert_eq!(used, scratch.pattern_bytes);
+            assert!(used <= CAPTURE_BYTES_MAX, "{used}");
+            most = most.max(used);
+            cleared += usize::from(used < before / 2);
+        }
+        assert!(most > CAPTURE_BYTES_MAX / 2 && cleared > 0, "{most}, cleared {cleared} times");
+    }
+
     proptest! {
         /// Against each pattern by itself, one after the other.
         #[test]

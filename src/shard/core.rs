@@ -797,6 +797,7 @@ fn is_learned_ban(decision: &Decision) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::Keys;
+    use super::super::alone::Alone;
     use super::*;
     use crate::engine::address::Network;
     use crate::engine::ban::{Ban, Lift, PatternId, Severity};
@@ -804,30 +805,9 @@ mod tests {
     use crate::engine::matcher::Matcher;
     use crate::engine::policy::QuestionRules;
     use crate::engine::table::{NetworkTable, hash_key};
-    use rtrb::RingBuffer;
 
-    /// A shard without a thread, and the control thread's ends.
-    struct Alone {
-        core: Core,
-        commands: Producer<Command>,
-        events: Consumer<Event>,
-    }
-
-    impl Alone {
-        /// A turn in which nothing else happens, and what was announced in it and before.
-        fn turn(&mut self) -> Vec<Event> {
-            self.core.begin_turn();
-            self.core.end_turn();
-            self.events()
-        }
-
-        fn events(&mut self) -> Vec<Event> {
-            std::iter::from_fn(|| self.events.pop().ok()).collect()
-        }
-
-        fn is_banned(&self, n: u32) -> bool {
-            self.core.judge(Address::from(std::net::Ipv4Addr::from_bits(n))).is_denial()
-        }
+    fn is_banned(shard: &Alone, n: u32) -> bool {
+        shard.is_banned(Address::from(std::net::Ipv4Addr::from_bits(n)))
     }
 
     fn policy(number: u64, tracked_max: usize, allow: &[u32]) -> Arc<Policy> {
@@ -856,36 +836,7 @@ mod tests {
 
     fn shards(count: usize, events: usize, policy: &Arc<Policy>, remembered: &[Learned]) -> Vec<Alone> {
         let keys = Keys { tables: hash_key(1), owners: hash_key(2) };
-        let bells: Vec<_> = (0..count).map(|_| Arc::new(Bell::new().unwrap())).collect();
-        let remembered: Arc<[Learned]> = remembered.into();
-        let documents = Documents { config_source: b"{}".as_slice().into(), database_status: b"{}".as_slice().into() };
-        let (clock, spread, documents) = (Clock::start(), Spread::new(count), Arc::new(documents));
-        let parts = Exchange::all(&bells).into_iter().zip(&bells).enumerate();
-        let alone = parts.map(|(index, (exchange, bell))| {
-            let (commands, command_ring) = RingBuffer::new(8);
-            let (event_ring, events) = RingBuffer::new(events);
-            let core = Core::new(Parts {
-                index,
-                shards: count,
-                clock,
-                policy: Arc::clone(policy),
-                documents: Arc::clone(&documents),
-                remembered: Arc::clone(&remembered),
-                spread: spread.clone(),
-                connections_max: [0; Service::COUNT],
-                replica: Replica::new(keys.tables.clone()),
-                owner: Owner::new(index as u16, policy.rules.tracked_max, keys.tables.clone()),
-                owner_hash: OwnerHash::new(keys.owners.clone()),
-                tables: keys.tables.clone(),
-                exchange,
-                commands: command_ring,
-                events: event_ring,
-                bell: Arc::clone(bell),
-                control_bell: Arc::new(Bell::new().unwrap()),
-            });
-            Alone { core, commands, events }
-        });
-        alone.collect()
+        Alone::all(count, events, &keys, policy, &remembered.into()).unwrap()
     }
 
     fn client(n: u32) -> Network {
@@ -911,7 +862,7 @@ mod tests {
         let over = Learned { ban: Ban { until: Time::START, ..remembered[0].ban }, ..learned(2000, None) };
         remembered.push(over);
         let mut shards = shards(2, 4096, &policy(1, 1000, &[3]), &remembered);
-        let in_force = |shard: &Alone| -> Vec<u32> { (0..2001).filter(|n| shard.is_banned(*n)).collect() };
+        let in_force = |shard: &Alone| -> Vec<u32> { (0..2001).filter(|n| is_banned(shard, *n)).collect() };
         let want: Vec<u32> = (0..1000).filter(|n| *n != 1 && *n != 3).collect();
         for shard in &mut shards {
             assert_eq!(in_force(shard), want);
@@ -944,10 +895,10 @@ mod tests {
         for shard in &mut shards {
             shard.turn();
         }
-        let banned = |shard: &Alone| -> Vec<u32> { (0..1000).filter(|n| shard.is_banned(*n)).collect() };
+        let banned = |shard: &Alone| -> Vec<u32> { (0..1000).filter(|n| is_banned(shard, *n)).collect() };
         assert_eq!(banned(&shards[0]), banned(&shards[1]));
         assert_eq!(banned(&shards[0]).len(), 200);
-        assert!((0..10).all(|n| shards[0].is_banned(n)));
+        assert!((0..10).all(|n| is_banned(&shards[0], n)));
     }
 
     #[test]
@@ -958,7 +909,7 @@ mod tests {
         let part: Box<[Learned]> =
             (0..100).filter(|n| hash.owner(client(*n), 2) == 0).map(|n| learned(n, None)).collect();
         let count = part.len();
-        shards[0].commands.push(Command::Learn(part)).unwrap();
+        assert!(shards[0].tell(Command::Learn(part)));
         let events = shards[0].turn();
         assert_eq!(events.len(), count + 1);
         assert!(matches!(events.last(), Some(Event::Learned)));
@@ -967,7 +918,7 @@ mod tests {
             .all(|event| matches!(event, Event::Decided(decision) if decision.origin == Origin::Learned));
         assert!(all, "{events:?}");
         shards[1].turn();
-        let banned = |shard: &Alone| (0..100).filter(|n| shard.is_banned(*n)).count();
+        let banned = |shard: &Alone| (0..100).filter(|n| is_banned(shard, *n)).count();
         assert_eq!((banned(&shards[0]), banned(&shards[1])), (count, count));
         let counters = &shards[0].core.counters;
         assert_eq!((counters.learned, counters.bans.counts().len()), (count as u64, 0));
@@ -999,19 +950,19 @@ mod tests {
             for (order, banned) in [(Order::Ban(pattern, severity, length), true), (Order::Lift, false)] {
                 let owner = shards[0].core.owner_hash.owner(client(n), 3);
                 let order = Command::Order { ticket: 7, client: client(n), order };
-                assert!(shards[owner].commands.push(order).is_ok());
+                assert!(shards[owner].tell(order));
                 let said = shards[owner].turn();
                 assert!(
                     matches!(said[..], [Event::Obeyed { ticket: 7, decision: Some(_), ban }] if ban.is_some() == banned)
                 );
                 for round in 0..2 {
                     for shard in &mut shards {
-                        assert!(shard.commands.push(Command::Settle { ticket: round }).is_ok());
+                        assert!(shard.tell(Command::Settle { ticket: round }));
                         let said = shard.turn();
                         assert!(matches!(said[..], [Event::Settled { .. }]), "{said:?}");
                     }
                 }
-                assert!(shards.iter().all(|shard| shard.is_banned(n) == banned));
+                assert!(shards.iter().all(|shard| is_banned(shard, n) == banned));
             }
         }
     }
@@ -1031,9 +982,9 @@ mod tests {
         let question = crate::engine::survey::Question { limit: 10, ..Default::default() };
         for shard in &mut shards {
             let survey = Box::new(Survey::new(question.clone()));
-            assert!(shard.commands.push(Command::Survey { ticket: 1, survey }).is_ok());
+            assert!(shard.tell(Command::Survey { ticket: 1, survey }));
             let address = Address::from(std::net::Ipv4Addr::from_bits(5));
-            assert!(shard.commands.push(Command::Inspect { ticket: 2, address }).is_ok());
+            assert!(shard.tell(Command::Inspect { ticket: 2, address }));
         }
         let (mut total, mut owners, mut bans) = (0, 0, 0);
         for event in turns(&mut shards) {
@@ -1049,7 +1000,7 @@ mod tests {
         }
         assert_eq!((total, owners, bans), (20_000, 1, 1));
         for shard in &mut shards {
-            assert!(shard.commands.push(Command::LiftWithin { ticket: 3, within: None }).is_ok());
+            assert!(shard.tell(Command::LiftWithin { ticket: 3, within: None }));
         }
         let mut lifted = 0;
         for event in turns(&mut shards) {
@@ -1060,7 +1011,7 @@ mod tests {
             }
         }
         assert_eq!(lifted, 20_000);
-        assert!((0..20_000).all(|n| shards.iter().all(|shard| !shard.is_banned(n))));
+        assert!((0..20_000).all(|n| shards.iter().all(|shard| !is_banned(shard, n))));
     }
 
     #[test]
@@ -1095,7 +1046,7 @@ mod tests {
         assert_eq!(shard.core.counters.events_dropped, 3000 - 3 * EVENTS_RESERVE as u64);
         assert!(shard.turn().is_empty(), "once is enough");
 
-        shard.commands.push(Command::Retell(Time::START)).unwrap();
+        assert!(shard.tell(Command::Retell(Time::START)));
         assert_eq!(retold(shard.turn()).expect("what was asked for").len(), 3000);
     }
 }

@@ -9,6 +9,8 @@
 //! ([`nginx`]).
 
 mod accept;
+#[doc(hidden)]
+pub mod alone;
 mod clock;
 mod connections;
 mod conversation;

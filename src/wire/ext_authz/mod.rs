@@ -79,9 +79,10 @@ mod reply;
 mod session;
 
 #[cfg(test)]
-mod peer;
+#[path = "../../../tests/harness/memory.rs"]
+mod memory;
 #[cfg(test)]
-mod pipe;
+mod peer;
 #[cfg(test)]
 mod properties;
 

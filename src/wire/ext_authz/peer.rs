@@ -10,7 +10,7 @@ use h2::RecvStream;
 use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
 use http::{HeaderMap, Request, Response};
 
-use super::pipe::Pipe;
+use super::memory::Memory;
 use super::{Answer, CallId, Handled, Session, Step, Why};
 
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -178,8 +178,8 @@ impl Caller {
 /// A connection of the client of `h2` to a session.
 pub struct Client {
     pub caller: Caller,
-    pipe: Pipe,
-    connection: Connection<Pipe, Bytes>,
+    memory: Memory,
+    connection: Connection<Memory, Bytes>,
     pub requests: SendRequest<Bytes>,
     /// Whether the connection has ended on the client's side.
     pub has_ended: bool,
@@ -195,10 +195,10 @@ impl Client {
     }
 
     pub fn with(builder: &Builder) -> Client {
-        let pipe = Pipe::default();
-        let mut handshake = Box::pin(builder.handshake(pipe.clone()));
+        let memory = Memory::default();
+        let mut handshake = Box::pin(builder.handshake(memory.clone()));
         let Poll::Ready(Ok((requests, connection))) = poll(&mut handshake) else { panic!("it only writes") };
-        let mut client = Client { caller: Caller::new(), pipe, connection, requests, has_ended: false };
+        let mut client = Client { caller: Caller::new(), memory, connection, requests, has_ended: false };
         client.settle();
         client
     }
@@ -206,18 +206,17 @@ impl Client {
     /// Bytes go to and fro until nobody has any.
     pub fn settle(&mut self) {
         loop {
-            self.pipe.begin_round();
             self.has_ended |= poll(&mut self.connection).is_ready();
             let mut to_server = Vec::new();
-            self.pipe.take_output(&mut to_server);
+            self.memory.receive(&mut to_server);
             self.caller.read(&to_server, usize::MAX);
             self.caller.settle();
             let to_client = std::mem::take(&mut self.caller.out);
             let is_quiet = to_server.is_empty() && to_client.is_empty();
-            if is_quiet && (self.has_ended || self.pipe.input_is_empty()) {
+            if is_quiet && (self.has_ended || !self.memory.is_unread()) {
                 return;
             }
-            self.pipe.receive(&to_client);
+            self.memory.send(&to_client);
         }
     }
 

@@ -23,18 +23,11 @@ pub fn put_not_found(out: &mut Vec<u8>) {
 /// The same of a call that is refused.
 pub fn put_refusal(out: &mut Vec<u8>, refusal: Refusal) {
     match refusal.http_status() {
-        405 => put_status(out, "405"),
-        415 => put_status(out, "415"),
-        _ => out.push(STATUS_200),
+        200 => out.push(STATUS_200),
+        status => put_status(out, &status.to_string()),
     }
     put_field(out, CONTENT_TYPE.0, CONTENT_TYPE.1);
-    let status = match refusal.grpc_status() {
-        2 => "2",
-        8 => "8",
-        12 => "12",
-        _ => "13",
-    };
-    put_field(out, "grpc-status", status);
+    put_field(out, "grpc-status", &refusal.grpc_status().to_string());
     put_field(out, "grpc-message", refusal.message());
     match refusal {
         // RFC 9110 §15.5.6
