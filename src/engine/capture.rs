@@ -22,6 +22,8 @@ use smallvec::SmallVec;
 /// Patterns with more states than this are left to another engine.
 const NODES_MAX: usize = 8192;
 
+const _: () = assert!(NODES_MAX <= 1 << Step::BYTES);
+
 /// Memory of one cache; when it is full, it is cleared.
 const CACHE_BYTES_MAX: usize = 512 << 10;
 
@@ -88,8 +90,8 @@ enum Node {
 /// What is done at a place, by where one arrived and what the first pass noted there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// Reads a byte and arrives there, whatever it is.
-    Arrive(u32),
+    /// Reads so many bytes and arrives there, whatever they are: a word of the pattern at once.
+    Arrive { at: u32, bytes: u32 },
     /// Reads a byte: a line of [`Capturer::reads`] says where that arrives.
     Read(u32),
     /// No group that is wanted comes behind.
@@ -101,10 +103,13 @@ enum Step {
 impl Step {
     const KIND: u32 = 30;
     const ABOUT: u32 = (1 << Step::KIND) - 1;
+    /// Below the kind: a number of bytes, and the arrival, of which there are not more than nodes.
+    const BYTES: u32 = 16;
+    const BYTES_MAX: u32 = (1 << (Step::KIND - Step::BYTES)) - 1;
 
     fn to_bits(self) -> u32 {
         match self {
-            Step::Arrive(arrival) => arrival,
+            Step::Arrive { at, bytes } => bytes << Step::BYTES | at,
             Step::Read(line) => 1 << Step::KIND | line,
             Step::Done => 2 << Step::KIND,
             Step::Marked(mark) => 3 << Step::KIND | mark,
@@ -113,7 +118,7 @@ impl Step {
 
     fn from_bits(bits: u32) -> Step {
         match bits >> Step::KIND {
-            0 => Step::Arrive(bits),
+            0 => Step::Arrive { at: bits & ((1 << Step::BYTES) - 1), bytes: bits >> Step::BYTES },
             1 => Step::Read(bits & Step::ABOUT),
             2 => Step::Done,
             _ => Step::Marked(bits & Step::ABOUT),
@@ -269,20 +274,26 @@ impl Capturer {
         if !self.has(sets, *trail.first().ok_or(GaveUp)?, start) {
             return Ok(false);
         }
-        let mut arrival = 0;
-        for (at, row) in trail.iter().enumerate() {
-            let place = self.place_of(*row, arrival);
+        let (mut at, mut arrival) = (0, 0);
+        while let Some(&row) = trail.get(at) {
+            let place = self.place_of(row, arrival);
             let mut step = match rows.get(place..place + 4) {
                 Some([of, bits, ..]) if *of == arrival + 1 => Step::from_bits(*bits),
                 Some([.., of, bits]) if *of == arrival + 1 => Step::from_bits(*bits),
                 _ => {
-                    let step = self.walk(marks, sets, *row, arrival)?;
+                    let step = self.walk(marks, sets, row, arrival)?;
                     let pairs = rows.get_mut(place..place + 4).ok_or(GaveUp)?;
                     pairs.copy_within(..2, 2);
                     pairs[..2].copy_from_slice(&[arrival + 1, step.to_bits()]);
                     step
                 }
             };
+            if step == (Step::Arrive { at: arrival, bytes: 1 }) {
+                // So it goes on for as long as the first pass noted the same.
+                let behind = trail.get(at..).unwrap_or_default();
+                at += behind.iter().take_while(|noted| **noted == row).count();
+                continue;
+            }
             if let Step::Marked(mark) = step {
                 let (passed, then) = marks.get(mark as usize).ok_or(GaveUp)?;
                 for slot in passed {
@@ -290,16 +301,20 @@ impl Capturer {
                 }
                 step = *then;
             }
-            arrival = match step {
-                Step::Arrive(arrival) => arrival,
+            match step {
+                Step::Arrive { at: next, bytes } => {
+                    arrival = next;
+                    at += bytes as usize;
+                }
                 Step::Read(line) => {
                     let byte = *text.get(at).ok_or(GaveUp)?;
                     let place = line as usize + usize::from(self.classes.get(byte));
-                    *self.reads.get(place).ok_or(GaveUp)?
+                    arrival = *self.reads.get(place).ok_or(GaveUp)?;
+                    at += 1;
                 }
                 Step::Done => return Ok(true),
                 Step::Marked(_) => return Err(GaveUp),
-            };
+            }
         }
         // At the end nothing is read any more.
         Err(GaveUp)
@@ -322,9 +337,7 @@ impl Capturer {
                 break Step::Done;
             }
             node = match self.nodes[node as usize] {
-                Node::Range { next, .. } | Node::Ranges { only: Some(next), .. } => {
-                    break Step::Arrive(self.arrival_of[next as usize]);
-                }
+                Node::Range { .. } | Node::Ranges { only: Some(_), .. } => break self.spell(node),
                 Node::Ranges { line, only: None, .. } => break Step::Read(line),
                 Node::Either { first, second } => {
                     if self.has(sets, row, first) {
@@ -354,6 +367,18 @@ impl Capturer {
             marks.push((passed, step));
         }
         Ok(Step::Marked(u32::try_from(mark).ok().filter(|mark| *mark <= Step::ABOUT).ok_or(GaveUp)?))
+    }
+
+    /// Reads on from a node for as long as there is one way.
+    fn spell(&self, mut node: Id) -> Step {
+        let mut bytes = 0;
+        while let Node::Range { next, .. } | Node::Ranges { only: Some(next), .. } = self.nodes[node as usize]
+            && bytes < Step::BYTES_MAX
+        {
+            // A loop without a choice has no end, and nothing is reached through it.
+            (node, bytes) = (next, bytes + 1);
+        }
+        Step::Arrive { at: self.arrival_of[node as usize], bytes }
     }
 
     /// Fills the trail: for each place in the text, the state that says from where a match can be reached.
