@@ -2,7 +2,8 @@
 //!
 //! A shard keeps what it matched itself, in a table of a fixed size that is made once: sets of four places, a set chosen
 //! by the client's hash, and the place in it that was written longest ago is taken by whoever comes new. Nothing is
-//! allocated when a line is kept, and a botnet of millions costs others' evidence, never memory.
+//! allocated when a line is kept, and a botnet of millions costs others' evidence, never memory. Who is where stands apart
+//! from the lines, so that a set is looked through in a few cache lines.
 
 use super::address::Network;
 use super::ban::PatternId;
@@ -44,18 +45,22 @@ impl Line {
     };
 }
 
-/// One client's place.
+/// Whose place it is.
+#[derive(Clone, Copy)]
 struct Way {
     client: Option<Network>,
-    /// Where the next line goes.
+    /// Which of its lines is written next.
     next: u8,
-    lines: [Line; LINES],
+    /// When one was written last.
+    last: Time,
 }
 
 /// One shard's table.
 pub struct Evidence {
     /// None before the first line.
     ways: Box<[Way]>,
+    /// The lines of each.
+    lines: Box<[[Line; LINES]]>,
     sets: usize,
     hash: HashKey,
 }
@@ -72,7 +77,8 @@ pub struct Kept {
 impl Evidence {
     /// A table of about so many bytes, which are taken when the first line is kept.
     pub fn new(bytes: usize, hash: HashKey) -> Evidence {
-        Evidence { ways: Box::default(), sets: (bytes / (WAYS * size_of::<Way>())).max(1), hash }
+        let place = size_of::<Way>() + size_of::<[Line; LINES]>();
+        Evidence { ways: Box::default(), lines: Box::default(), sets: (bytes / (WAYS * place)).max(1), hash }
     }
 
     /// How many clients there is room for.
@@ -87,25 +93,22 @@ impl Evidence {
     /// Keeps a line of a client.
     pub fn keep(&mut self, client: Network, pattern: PatternId, program: &[u8], line: &[u8], now: Time) {
         if self.ways.is_empty() {
-            let place = || Way { client: None, next: 0, lines: [Line::NONE; LINES] };
-            self.ways = (0..self.clients_max()).map(|_| place()).collect();
+            self.ways = vec![Way { client: None, next: 0, last: Time::EARLIEST }; self.clients_max()].into();
+            self.lines = vec![[Line::NONE; LINES]; self.clients_max()].into();
         }
         let from = self.set_of(client);
         let set = &mut self.ways[from..from + WAYS];
         let at = set.iter().position(|way| way.client == Some(client)).unwrap_or_else(|| {
-            let newest = |way: &Way| way.lines.iter().map(|line| line.at).max().unwrap_or(Time::EARLIEST);
-            let oldest = (0..WAYS).min_by_key(|at| newest(&set[*at])).unwrap_or(0);
-            for line in &mut set[oldest].lines {
-                line.at = Time::EARLIEST;
-                line.len = 0;
-            }
+            let oldest = (0..WAYS).min_by_key(|at| set[*at].last).unwrap_or(0);
             set[oldest].client = Some(client);
+            self.lines[from + oldest].iter_mut().for_each(|line| line.len = 0);
             oldest
         });
         let way = &mut set[at];
         let place = usize::from(way.next) % LINES;
-        let kept = &mut way.lines[place];
         way.next = ((place + 1) % LINES) as u8;
+        way.last = now;
+        let kept = &mut self.lines[from + at][place];
         (kept.at, kept.pattern) = (now, pattern.number());
         kept.program_len = copy(program, &mut kept.program);
         kept.len = copy(line, &mut kept.bytes);
@@ -115,9 +118,10 @@ impl Evidence {
     pub fn of(&self, client: Network) -> Vec<Kept> {
         let from = self.set_of(client);
         let set = self.ways.get(from..from + WAYS).unwrap_or_default();
-        let Some(way) = set.iter().find(|way| way.client == Some(client)) else { return Vec::new() };
-        let newest = usize::from(way.next) + LINES;
-        let lines = (1..=LINES).map(|back| &way.lines[(newest - back) % LINES]).filter(|line| line.len > 0);
+        let Some(at) = set.iter().position(|way| way.client == Some(client)) else { return Vec::new() };
+        let newest = usize::from(set[at].next) + LINES;
+        let lines = &self.lines[from + at];
+        let lines = (1..=LINES).map(|back| &lines[(newest - back) % LINES]).filter(|line| line.len > 0);
         lines
             .filter_map(|line| {
                 Some(Kept {

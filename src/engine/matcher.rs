@@ -8,9 +8,9 @@
 //! to speak. One that is not sees `program[pid]: message`, because that is what people write patterns for who
 //! look at a log file. Neither sees the time, the host or structured data.
 //!
-//! **Memory.** The automata are lazy DFAs: states are made as lines need them, within [`CACHE_BYTES_MAX`] per shard,
-//! shared out among the automata. When a cache is full it is cleared; when that happens too often for its use, the
-//! search goes on without a DFA, slower and in fixed memory. A set of patterns whose NFA would exceed
+//! **Memory.** The automata are lazy DFAs, of our own for patterns that begin with `^` ([`scan`](super::scan)): states are
+//! made as lines need them, within [`CACHE_BYTES_MAX`] per shard, shared out among the automata. When a cache is full it is
+//! cleared; when that happens too often for its use, the search goes on without a DFA, slower and in fixed memory. A set of patterns whose NFA would exceed
 //! [`AUTOMATON_BYTES_MAX`] is split into several automata, tried one after the other. Dense DFAs are not built: ten
 //! patterns with `.*` already pass 512 MiB. Captures are never taken on a whole set: they cost hundreds of MiB. Where the
 //! groups of the gravest are, a second automaton of its own says ([`capture`](super::capture)), within
@@ -19,13 +19,13 @@
 use super::address::Address;
 use super::ban::{PatternId, Severity};
 use super::logins::Login;
-use super::pattern::{self, Caught, Pattern, instance_of, is_below};
+use super::pattern::{self, Caught, Extract, Pattern, instance_of, is_below};
+use super::scan::{self, Scanner, can_scan};
 use hashbrown::HashMap;
-use regex_automata::hybrid::{self, LazyStateID, dfa::DFA};
 use regex_automata::meta::{self, Regex};
-use regex_automata::nfa::thompson::{NFA, WhichCaptures};
+use regex_automata::nfa::thompson::WhichCaptures;
 use regex_automata::util::primitives::NonMaxUsize;
-use regex_automata::{Anchored, Input, MatchKind, PatternSet};
+use regex_automata::{Input, MatchKind, PatternSet};
 use regex_syntax::hir::Hir;
 use std::cmp::Reverse;
 
@@ -45,13 +45,16 @@ pub const AUTOMATON_BYTES_MAX: usize = 32 << 20;
 /// How many `/` of a program's name are looked behind: `postfix/submission/smtpd` has two.
 const PROGRAM_PARTS_MAX: usize = 4;
 
+/// A pattern that was believed to match by the front of a line, and did not, must match so many lines in full before it is
+/// believed again.
+const DOUBTS: u8 = 8;
+
 /// One automaton over several patterns.
 #[derive(Debug)]
 struct Automaton {
-    /// Where all begin with the beginning of the text: most lines end after a few bytes of it, and of the others one walk
-    /// says which patterns match.
-    anchored: Option<DFA>,
-    /// Says the same of any patterns, in two steps, and where the DFA gives up.
+    /// Where all begin with the beginning of the text.
+    scanner: Option<Scanner>,
+    /// Says of any patterns which match, in two steps; and where the scanner gives up.
     regex: Regex,
     /// Indices into [`Matcher::patterns`], in the order of the automaton's own.
     members: Vec<u32>,
@@ -83,6 +86,8 @@ pub struct Scratch {
     /// Bytes of memory that those of the patterns take.
     pattern_bytes: usize,
     matched: PatternSet,
+    /// By pattern: see [`DOUBTS`].
+    doubts: Vec<u8>,
     /// Candidates of one line: indices into [`Matcher::patterns`].
     candidates: Vec<u32>,
     slots: Vec<Option<NonMaxUsize>>,
@@ -92,14 +97,13 @@ pub struct Scratch {
 
 #[derive(Debug, Default)]
 struct AutomatonCache {
-    anchored: Option<hybrid::dfa::Cache>,
+    scanner: scan::Cache,
     regex: Option<meta::Cache>,
 }
 
 impl AutomatonCache {
     fn memory_usage(&self) -> usize {
-        self.anchored.as_ref().map_or(0, hybrid::dfa::Cache::memory_usage)
-            + self.regex.as_ref().map_or(0, meta::Cache::memory_usage)
+        self.scanner.memory_usage() + self.regex.as_ref().map_or(0, meta::Cache::memory_usage)
     }
 }
 
@@ -200,6 +204,7 @@ impl Matcher {
             patterns: self.patterns.iter().map(|_| pattern::Cache::default()).collect(),
             pattern_bytes: 0,
             matched: PatternSet::new(largest),
+            doubts: vec![0; self.patterns.len()],
             candidates: Vec::new(),
             slots: vec![None; slots],
             line: Vec::new(),
@@ -245,16 +250,13 @@ impl Matcher {
         instance_of(program).and_then(|name| self.programs.get(name)).copied()
     }
 
-    /// Adds to the candidates all patterns of a group that match `text`.
+    /// Adds to the candidates all patterns of a group that match `text`, and perhaps one of which that is not known.
     fn search(&self, group: Group, scratch: &mut Scratch, text: &[u8]) {
         let range = group.from as usize..group.to as usize;
         let automata = self.automata.get(range.clone()).unwrap_or_default();
         let caches = scratch.automata.get_mut(range).unwrap_or_default();
         for (automaton, cache) in automata.iter().zip(caches) {
-            if automaton.search(cache, text, &mut scratch.matched) {
-                let members = scratch.matched.iter().filter_map(|id| automaton.members.get(id.as_usize()));
-                scratch.candidates.extend(members);
-            }
+            automaton.search(cache, text, &mut scratch.doubts, &mut scratch.matched, &mut scratch.candidates);
         }
     }
 
@@ -268,26 +270,27 @@ impl Matcher {
             let cache = &mut scratch.patterns[at as usize];
             let slots = &mut scratch.slots[..pattern.slots()];
             let bytes_before = cache.memory_usage();
-            let caught = pattern.extract(cache, slots, text);
+            let extract = pattern.extract(cache, slots, text);
             scratch.pattern_bytes = (scratch.pattern_bytes + cache.memory_usage()).saturating_sub(bytes_before);
             if scratch.pattern_bytes > CAPTURE_BYTES_MAX {
                 scratch.patterns.iter_mut().for_each(|cache| *cache = pattern::Cache::default());
                 scratch.pattern_bytes = 0;
             }
-            if let Some(Caught { address, failures, login }) = caught {
-                let Pattern { id: pattern, severity, .. } = *pattern;
-                let found_now = Found::Match(Match { pattern, severity, address, failures, login });
-                if failures > 0 {
-                    return found_now;
+            match extract {
+                Extract::Nothing => scratch.doubts[at as usize] = DOUBTS,
+                Extract::NoAddress if found == Found::Nothing => found = Found::NoAddress(pattern.id),
+                Extract::NoAddress => {}
+                Extract::Caught(Caught { address, failures, login }) => {
+                    let Pattern { id: pattern, severity, .. } = *pattern;
+                    let found_now = Found::Match(Match { pattern, severity, address, failures, login });
+                    if failures > 0 {
+                        return found_now;
+                    }
+                    // One that does not count names the line only if no other does.
+                    if !matches!(found, Found::Match(_)) {
+                        found = found_now;
+                    }
                 }
-                // One that does not count names the line only if no other does.
-                if !matches!(found, Found::Match(_)) {
-                    found = found_now;
-                }
-                continue;
-            }
-            if found == Found::Nothing {
-                found = Found::NoAddress(pattern.id);
             }
         }
         found
@@ -296,95 +299,53 @@ impl Matcher {
 
 impl Automaton {
     fn new(hirs: &[&Hir], members: Vec<u32>, cache_bytes: usize, nfa_bytes_max: Option<usize>) -> Option<Automaton> {
-        let anchored = anchored(hirs, cache_bytes);
+        let is_scannable = hirs.iter().all(|hir| can_scan(hir));
         let config = meta::Config::new()
             .match_kind(MatchKind::All)
             .utf8_empty(false)
             .which_captures(WhichCaptures::Implicit)
             .nfa_size_limit(nfa_bytes_max)
-            .hybrid(anchored.is_none())
+            .hybrid(!is_scannable)
             .hybrid_cache_capacity(cache_bytes)
             .onepass(false);
         let regex = meta::Builder::new().configure(config).build_many_from_hir(hirs).ok()?;
-        Some(Automaton { anchored, regex, members })
+        let scanner = if is_scannable { Scanner::new(hirs, cache_bytes) } else { None };
+        Some(Automaton { scanner, regex, members })
     }
 
-    /// Which of its patterns match. False if none does; `matched` is only changed where one may.
-    fn search(&self, cache: &mut AutomatonCache, text: &[u8], matched: &mut PatternSet) -> bool {
-        if let Some(dfa) = &self.anchored {
-            let cache = cache.anchored.get_or_insert_with(|| dfa.create_cache());
-            matched.clear();
-            if walk(dfa, cache, text, matched).is_some() {
-                return !matched.is_empty();
+    /// Adds to the candidates those of its patterns that match, and perhaps one that may.
+    fn search(
+        &self,
+        cache: &mut AutomatonCache,
+        text: &[u8],
+        doubts: &mut [u8],
+        matched: &mut PatternSet,
+        candidates: &mut Vec<u32>,
+    ) {
+        let pattern = |member: u32| self.members.get(member as usize).copied().unwrap_or_default();
+        if let Some(scanner) = &self.scanner {
+            let before = candidates.len();
+            let believes = |member| doubts.get(pattern(member) as usize) == Some(&0);
+            match scanner.scan(&mut cache.scanner, text, believes, candidates) {
+                Ok(unsure) => {
+                    for candidate in candidates.iter_mut().skip(before) {
+                        *candidate = pattern(*candidate);
+                        let doubts = &mut doubts[*candidate as usize];
+                        *doubts = doubts.saturating_sub(1);
+                    }
+                    candidates.extend(unsure.map(pattern));
+                    return;
+                }
+                Err(_) => candidates.truncate(before),
             }
         }
         let cache = cache.regex.get_or_insert_with(|| self.regex.create_cache());
-        if self.regex.search_half_with(cache, &Input::new(text).earliest(true)).is_none() {
-            return false;
-        }
-        matched.clear();
-        self.regex.which_overlapping_matches_with(cache, &Input::new(text), matched);
-        true
-    }
-}
-
-/// A DFA for patterns that all begin with the beginning of the text. `None` if one does not, or looks at more than bytes.
-fn anchored(hirs: &[&Hir], cache_bytes: usize) -> Option<DFA> {
-    /// As regex-automata has it: a search gives up when the cache was cleared so often, and each state that it had to build
-    /// read so few bytes.
-    const CLEARED: usize = 3;
-    const BYTES_PER_STATE: usize = 10;
-
-    let config = NFA::config().utf8(false).which_captures(WhichCaptures::None);
-    let nfa = NFA::compiler().configure(config).build_many_from_hir(hirs).ok()?;
-    if !nfa.is_always_start_anchored() {
-        return None;
-    }
-    let config = DFA::config()
-        .match_kind(MatchKind::All)
-        .cache_capacity(cache_bytes)
-        .skip_cache_capacity_check(true)
-        .minimum_cache_clear_count(Some(CLEARED))
-        .minimum_bytes_per_state(Some(BYTES_PER_STATE));
-    DFA::builder().configure(config).build_from_nfa(nfa).ok()
-}
-
-/// Finds all patterns that match, in one walk. `None` if the cache is too small for what this text needs.
-fn walk(dfa: &DFA, cache: &mut hybrid::dfa::Cache, text: &[u8], matched: &mut PatternSet) -> Option<()> {
-    let mut state = dfa.start_state_forward(cache, &Input::new(text).anchored(Anchored::Yes)).ok()?;
-    let mut note = |cache: &hybrid::dfa::Cache, state: LazyStateID| {
-        for at in 0..dfa.match_len(cache, state) {
-            matched.insert(dfa.match_pattern(cache, state, at));
-        }
-    };
-    cache.search_start(0);
-    for (at, byte) in text.iter().enumerate() {
-        state = match dfa.next_state(cache, state, *byte) {
-            Ok(state) => state,
-            Err(_) => {
-                cache.search_finish(at);
-                return None;
-            }
-        };
-        if state.is_tagged() {
-            cache.search_update(at);
-            if state.is_match() {
-                note(cache, state);
-            } else if state.is_dead() {
-                cache.search_finish(at);
-                return Some(());
-            } else if state.is_quit() {
-                cache.search_finish(at);
-                return None;
-            }
+        if self.regex.search_half_with(cache, &Input::new(text).earliest(true)).is_some() {
+            matched.clear();
+            self.regex.which_overlapping_matches_with(cache, &Input::new(text), matched);
+            candidates.extend(matched.iter().map(|id| pattern(id.as_u32())));
         }
     }
-    cache.search_finish(text.len());
-    let state = dfa.next_eoi_state(cache, state).ok()?;
-    if state.is_match() {
-        note(cache, state);
-    }
-    Some(())
 }
 
 impl Scratch {
@@ -410,8 +371,15 @@ pub(super) fn compose(line: &mut Vec<u8>, program: &[u8], pid: &[u8], message: &
     line.extend_from_slice(message);
 }
 
-/// Appends one automaton for a set of patterns, or several where one would be too large.
+/// Appends automata for a set of patterns: one for those that begin with the beginning of the text, one for the others.
 fn build(patterns: &[Pattern], set: &[u32], cache_bytes: usize, bytes_max: usize, automata: &mut Vec<Automaton>) {
+    let (scannable, others): (Vec<u32>, Vec<u32>) = set.iter().partition(|at| can_scan(&patterns[**at as usize].hir));
+    build_each(patterns, &scannable, cache_bytes, bytes_max, automata);
+    build_each(patterns, &others, cache_bytes, bytes_max, automata);
+}
+
+/// Appends one automaton, or several where one would be too large.
+fn build_each(patterns: &[Pattern], set: &[u32], cache_bytes: usize, bytes_max: usize, automata: &mut Vec<Automaton>) {
     if set.is_empty() {
         return;
     }
@@ -421,8 +389,8 @@ fn build(patterns: &[Pattern], set: &[u32], cache_bytes: usize, bytes_max: usize
         Some(automaton) => automata.push(automaton),
         None => {
             let (first, second) = set.split_at(set.len() / 2);
-            build(patterns, first, cache_bytes, bytes_max, automata);
-            build(patterns, second, cache_bytes, bytes_max, automata);
+            build_each(patterns, first, cache_bytes, bytes_max, automata);
+            build_each(patterns, second, cache_bytes, bytes_max, automata);
         }
     }
 }

@@ -21,6 +21,7 @@ pub mod policy;
 mod re2;
 mod recency;
 pub mod replica;
+mod scan;
 pub mod steer;
 pub mod survey;
 pub mod table;

@@ -166,6 +166,16 @@ impl Cache {
     }
 }
 
+/// What a pattern makes of a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extract {
+    /// It does not match.
+    Nothing,
+    /// It matches, but what the group caught is no address.
+    NoAddress,
+    Caught(Caught),
+}
+
 /// What a line says that matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Caught {
@@ -173,6 +183,15 @@ pub(super) struct Caught {
     /// 0 only if the pattern's weight is.
     pub(super) failures: u32,
     pub(super) login: Option<Login>,
+}
+
+impl Extract {
+    pub(super) fn caught(self) -> Option<Caught> {
+        match self {
+            Extract::Caught(caught) => Some(caught),
+            Extract::Nothing | Extract::NoAddress => None,
+        }
+    }
 }
 
 impl Pattern {
@@ -254,17 +273,16 @@ impl Pattern {
         self.ip_group
     }
 
-    /// Takes the address and the number of failures from a text that matches. `None` if the text does not match after
-    /// all, or what the group caught is no address.
-    pub(super) fn extract(&self, cache: &mut Cache, slots: &mut [Option<NonMaxUsize>], text: &[u8]) -> Option<Caught> {
+    /// Takes the address and the number of failures from a text that matches.
+    pub(super) fn extract(&self, cache: &mut Cache, slots: &mut [Option<NonMaxUsize>], text: &[u8]) -> Extract {
         if !self.search(cache, slots, text) {
-            return None;
+            return Extract::Nothing;
         }
         let caught = |group: usize| {
             let (from, to) = ((*slots.get(2 * group)?)?, (*slots.get(2 * group + 1)?)?);
             text.get(from.get()..to.get())
         };
-        let address = caught(self.ip_group).and_then(address_in)?;
+        let Some(address) = caught(self.ip_group).and_then(address_in) else { return Extract::NoAddress };
         // A line may say 0 or a number beyond all reason; it still tells of one failure, and adding up saturates.
         let attempts = match self.attempts_group.and_then(caught) {
             Some(digits) => std::str::from_utf8(digits).ok().map_or(1, |text| text.parse().unwrap_or(u32::MAX)),
@@ -276,7 +294,7 @@ impl Pattern {
             session: hash(self.session_group),
             witness: hash(self.witness_group),
         });
-        Some(Caught { address, failures: attempts.max(1).saturating_mul(self.weight), login })
+        Extract::Caught(Caught { address, failures: attempts.max(1).saturating_mul(self.weight), login })
     }
 
     /// Finds where the groups begin and end.
@@ -376,7 +394,7 @@ mod tests {
     fn extract(regex: &str, ip_group: Option<u32>, text: &[u8]) -> Option<(String, u32)> {
         let pattern = compile(regex, ip_group).unwrap();
         let mut slots = vec![None; pattern.slots()];
-        pattern.extract(&mut Cache::default(), &mut slots, text).map(|c| (c.address.to_string(), c.failures))
+        pattern.extract(&mut Cache::default(), &mut slots, text).caught().map(|c| (c.address.to_string(), c.failures))
     }
 
     #[test]

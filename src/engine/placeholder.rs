@@ -68,6 +68,7 @@ mod tests {
         let found = |regex: &str, line: &str| {
             let one = pattern(0, regex, &["x"], 1);
             one.extract(&mut pattern::Cache::default(), &mut vec![None; one.slots()], line.as_bytes())
+                .caught()
                 .map(|f| f.address.to_string())
         };
         for (address, want) in [

@@ -147,7 +147,7 @@ fn counter_example(pattern: &Pattern, line: &[u8], whose: Whose) -> Option<Count
     log_line.extend_from_slice(line);
     let seen = log_line.get(shown_from..)?;
     let mut slots = vec![None; pattern.slots()];
-    let found = pattern.extract(&mut pattern::Cache::default(), &mut slots, seen)?.address;
+    let found = pattern.extract(&mut pattern::Cache::default(), &mut slots, seen).caught()?.address;
     let of = match whose {
         Whose::One(one) if found == one => return None,
         // Whom the matcher finds need not be who wrote it.
@@ -478,8 +478,10 @@ mod tests {
         let one = pattern(0, regex, &["x"], 3);
         let Verdict::Steerable(shown) = steer(&one) else { panic!("{regex} is said to be right") };
         let message = shown.line.strip_prefix("x: ").unwrap();
-        let found =
-            one.extract(&mut pattern::Cache::default(), &mut vec![None; one.slots()], message.as_bytes()).unwrap();
+        let found = one
+            .extract(&mut pattern::Cache::default(), &mut vec![None; one.slots()], message.as_bytes())
+            .caught()
+            .unwrap();
         assert_eq!(found.address, shown.found, "{regex}: {shown:?}");
         assert_ne!(shown.of, Some(shown.found), "{regex}: {shown:?}");
     }

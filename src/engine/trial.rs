@@ -42,7 +42,7 @@ fn try_one(pattern: &Pattern, text: &[u8]) -> Trial {
     let mut slots = vec![None; pattern.slots()];
     let extracted = pattern.extract(&mut pattern::Cache::default(), &mut slots, text);
     let caught = pattern.groups(text);
-    Trial { pattern: pattern.id, text: text.to_vec(), literals, caught, has_address: extracted.is_some() }
+    Trial { pattern: pattern.id, text: text.to_vec(), literals, caught, has_address: extracted.caught().is_some() }
 }
 
 /// Texts that stand in every line which a part matches.

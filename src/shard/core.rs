@@ -696,7 +696,10 @@ impl Core {
                     return;
                 }
                 let client = client_of(found.address, &self.policy.rules);
-                self.evidence.keep(client, found.pattern, record.program, record.message, self.now);
+                // Of one that is banned, the lines stay that led to it.
+                if self.replica.lookup(found.address, self.now).is_none() {
+                    self.evidence.keep(client, found.pattern, record.program, record.message, self.now);
+                }
                 let Match { pattern, severity, failures: count, login, .. } = found;
                 let failure = Failure { client, count, pattern, severity, login };
                 match self.owner_hash.owner(client, self.shards) {
