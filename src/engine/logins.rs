@@ -26,6 +26,11 @@ use std::time::Duration;
 /// at its end, and login processes give a client minutes.
 const KEPT_MIN: Duration = Duration::from_secs(600);
 
+/// How long an account is kept after the last line.
+pub(super) fn kept(window: Duration) -> Duration {
+    window.max(KEPT_MIN)
+}
+
 /// Witnesses of one login that are told apart; the last place is for all others. sshd and PAM have five words for one
 /// refused password.
 const WITNESSES: usize = 6;
@@ -136,7 +141,7 @@ impl Logins {
     pub fn tell(&mut self, client: Network, login: &Login, failures: u32, now: Time, window: Duration) -> u32 {
         let Login { refused_by, session, witness } = *login;
         let account = self.0.touch(Key { client, refused_by, session }).value;
-        let period = window.max(KEPT_MIN);
+        let period = kept(window);
         if account.last.plus(period) <= now {
             *account = Account { since: now, ..Account::default() };
         }
@@ -152,7 +157,7 @@ impl Logins {
     pub fn expire(&mut self, now: Time, window: Duration, most: usize) -> bool {
         for _ in 0..most {
             match self.0.oldest() {
-                Some((_, account)) if self.0.len() > self.0.max() || account.last.plus(window.max(KEPT_MIN)) <= now => {
+                Some((_, account)) if self.0.len() > self.0.max() || account.last.plus(kept(window)) <= now => {
                     self.0.pop_oldest();
                 }
                 _ => return true,

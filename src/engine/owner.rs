@@ -10,7 +10,7 @@
 use super::address::Network;
 use super::ban::{Act, Ban, ByPattern, Decision, Failure, Learned, Lift, Origin, PatternId, Severity};
 use super::escalation::BanRules;
-use super::logins::Logins;
+use super::logins::{self, Logins};
 use super::recency::Recency;
 use super::survey::{Listed, Survey};
 use super::table::{HashKey, NetworkTable};
@@ -263,12 +263,16 @@ impl Owner {
 
     /// Counts a failure; decisions that follow are appended to `decisions`. `now` never goes back.
     pub fn fail(&mut self, failure: &Failure, now: Time, rules: &BanRules, decisions: &mut Vec<Decision>) -> Outcome {
-        // What is told of a banned client is known afterwards too.
+        let banned_until = self.offenders.get(failure.client).and_then(|offender| offender.banned_until(now));
+        // What is told of a banned client is known afterwards too, unless it is forgotten by then.
+        if banned_until.is_some_and(|until| until >= now.plus(logins::kept(rules.window))) {
+            return Outcome::AlreadyBanned;
+        }
         let count = match &failure.login {
             Some(login) => self.logins.tell(failure.client, login, failure.count, now, rules.window),
             None => failure.count,
         };
-        if self.has_banned(failure.client, now) {
+        if banned_until.is_some() {
             return Outcome::AlreadyBanned;
         }
         if count == 0 {

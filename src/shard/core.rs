@@ -15,7 +15,7 @@ use crate::engine::address::{Address, Network};
 use crate::engine::ban::{Act, ByPattern, Decision, Failure, Learned, Lift, Order, Origin, OwnerHash, client_of};
 use crate::engine::evidence::{Evidence, Kept};
 use crate::engine::matcher::{Found, Match, Scratch};
-use crate::engine::owner::{Known, Owner};
+use crate::engine::owner::{Known, Outcome, Owner};
 use crate::engine::policy::Policy;
 use crate::engine::replica::Replica;
 use crate::engine::survey::{Listed, Survey};
@@ -695,28 +695,32 @@ impl Core {
                     self.counters.allowed_matches += 1;
                     return;
                 }
-                let client = client_of(found.address, &self.policy.rules);
-                // Of one that is banned, the lines stay that led to it.
-                if self.replica.lookup(found.address, self.now).is_none() {
-                    self.evidence.keep(client, found.pattern, record.program, record.message, self.now);
-                }
-                let Match { pattern, severity, failures: count, login, .. } = found;
+                let Match { pattern, severity, address, failures: count, login } = found;
+                let client = client_of(address, &self.policy.rules);
                 let failure = Failure { client, count, pattern, severity, login };
-                match self.owner_hash.owner(client, self.shards) {
-                    owner if owner == self.index => self.count(&failure),
-                    owner => self.exchange.fail(owner, failure),
+                let was_banned = match self.owner_hash.owner(client, self.shards) {
+                    owner if owner == self.index => self.count(&failure) == Outcome::AlreadyBanned,
+                    owner => {
+                        self.exchange.fail(owner, failure);
+                        self.replica.lookup(address, self.now).is_some()
+                    }
+                };
+                // Of one that is banned, the lines stay that led to it.
+                if !was_banned {
+                    self.evidence.keep(client, pattern, record.program, record.message, self.now);
                 }
             }
         }
     }
 
     /// Counts a failure of a client that this shard owns.
-    fn count(&mut self, failure: &Failure) {
+    fn count(&mut self, failure: &Failure) -> Outcome {
         let outcome = self.owner.fail(failure, self.now, &self.policy.rules, &mut self.decisions);
         self.counters.outcome(outcome);
         if !self.decisions.is_empty() {
             self.publish_decisions();
         }
+        outcome
     }
 
     /// Lets time pass for the owner and the connections.
@@ -976,7 +980,7 @@ mod tests {
         turns(&mut shards);
         for n in 0..20_000u32 {
             let owner = shards[0].core.owner_hash.owner(client(n), 2);
-            shards[owner].core.count(&fails(n));
+            assert_eq!(shards[owner].core.count(&fails(n)), Outcome::Banned);
             if n % 500 == 0 {
                 turns(&mut shards);
             }
@@ -1035,7 +1039,7 @@ mod tests {
             })
         };
         shard.core.begin_turn();
-        (0..3000).for_each(|n| shard.core.count(&fails(n)));
+        (0..3000).for_each(|n| assert_eq!(shard.core.count(&fails(n)), Outcome::Banned));
         shard.core.end_turn();
         // Nobody takes what was announced: no room yet.
         shard.core.begin_turn();
