@@ -313,8 +313,10 @@ impl Capturer {
             };
             if step == (Step::Arrive { at: arrival, bytes: 1 }) {
                 // So it goes on for as long as the first pass noted the same.
-                let behind = trail.get(at..).unwrap_or_default();
-                at += behind.iter().take_while(|noted| **noted == row).count();
+                at += 1;
+                while trail.get(at) == Some(&row) {
+                    at += 1;
+                }
                 continue;
             }
             if let Step::Marked(mark) = step {

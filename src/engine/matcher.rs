@@ -67,6 +67,30 @@ struct Group {
     to: u32,
 }
 
+/// The group of a program that was asked for lately: a cluster's log is by few programs.
+#[derive(Clone, Copy, Debug)]
+struct Recent {
+    name: [u8; Recent::NAME_BYTES_MAX],
+    len: usize,
+    group: Option<Group>,
+}
+
+impl Recent {
+    const NAME_BYTES_MAX: usize = 32;
+
+    /// How many are kept, each at the one place that its name has. A power of two.
+    const COUNT: usize = 64;
+
+    /// Of an empty name, which no pattern is bound to.
+    const NONE: Recent = Recent { name: [0; Recent::NAME_BYTES_MAX], len: 0, group: None };
+
+    /// `postfix/smtpd` and `postfix/qmgr` differ at the end, `imap` and `pop3` at the beginning.
+    fn place(program: &[u8]) -> usize {
+        let [first, .., last] = program else { return 0 };
+        (usize::from(*first) ^ usize::from(*last) << 2 ^ program.len() << 3) % Recent::COUNT
+    }
+}
+
 /// All patterns of a policy. Immutable and shared; what searching changes is in [`Scratch`].
 #[derive(Debug)]
 pub struct Matcher {
@@ -91,6 +115,7 @@ pub struct Scratch {
     /// Candidates of one line: indices into [`Matcher::patterns`].
     candidates: Vec<u32>,
     slots: Vec<Option<NonMaxUsize>>,
+    recent: [Recent; Recent::COUNT],
     /// `program[pid]: message`, for patterns that are bound to no program.
     line: Vec<u8>,
 }
@@ -207,6 +232,7 @@ impl Matcher {
             doubts: vec![0; self.patterns.len()],
             candidates: Vec::new(),
             slots: vec![None; slots],
+            recent: [Recent::NONE; Recent::COUNT],
             line: Vec::new(),
         }
     }
@@ -214,7 +240,7 @@ impl Matcher {
     /// Looks at one record. Of several patterns that match, the one of the highest severity counts (the first of those),
     /// unless it caught no address.
     pub fn find(&self, scratch: &mut Scratch, program: &[u8], pid: &[u8], message: &[u8]) -> Found {
-        let bound = self.group(program);
+        let bound = self.recent_group(&mut scratch.recent, program);
         let watched = bound.is_some() || self.unbound.from < self.unbound.to;
         if !watched {
             return Found::NotWatched;
@@ -230,6 +256,20 @@ impl Matcher {
             scratch.line = line;
         }
         if scratch.candidates.is_empty() { Found::Nothing } else { self.gravest(scratch, message) }
+    }
+
+    /// The same as [`Matcher::group`], which was perhaps asked before.
+    fn recent_group(&self, recent: &mut [Recent; Recent::COUNT], program: &[u8]) -> Option<Group> {
+        let recent = &mut recent[Recent::place(program)];
+        if recent.name.get(..recent.len) == Some(program) {
+            return recent.group;
+        }
+        let group = self.group(program);
+        if let Some(name) = recent.name.get_mut(..program.len()) {
+            name.copy_from_slice(program);
+            (recent.len, recent.group) = (program.len(), group);
+        }
+        group
     }
 
     /// The automata for a program: of its own name, or of the nearest one above it that has any.
@@ -465,6 +505,26 @@ mod tests {
         assert_eq!(name(find(&matcher, "x", "login from 192.0.2.1")).map(|n| n.0), Some(2));
         assert_eq!(name(find(&matcher, "y", "login from 192.0.2.1")).map(|n| n.0), Some(0));
         assert_eq!(find(&matcher, "x", "login from afar"), Found::NoAddress(PatternId::new(3).unwrap()));
+    }
+
+    #[test]
+    fn programs_that_were_seen_before_are_still_told_apart() {
+        let bound = ["a", "a/b", "longer-than-what-is-remembered-of-a-name", "c"];
+        let patterns = (0..).zip(bound).map(|(n, program)| pattern(n, &format!("^failed {IP}"), &[program], 1));
+        let matcher = Matcher::new(patterns.collect());
+        let long = "longer-than-what-is-remembered-of-a-name";
+        let mut programs: Vec<String> =
+            ["", "a", "a/b", "a/b/c", "a/c", "c", "cc", "ac", "d", long, &long[1..]].map(String::from).into();
+        // More than are remembered, and some at one place.
+        programs.extend((0..300).map(|n| format!("a{n}x")));
+        programs.extend((0..300).map(|n| format!("a/{n}x")));
+        let mut scratch = matcher.scratch();
+        for program in programs.iter().chain(programs.iter().rev()).chain(&programs) {
+            for _ in 0..2 {
+                let found = matcher.find(&mut scratch, program.as_bytes(), b"12", b"failed 192.0.2.1");
+                assert_eq!(found, find(&matcher, program, "failed 192.0.2.1"), "{program}");
+            }
+        }
     }
 
     #[test]
