@@ -3,9 +3,10 @@
 A variant returns values by name, or raises `RoundFailed`. A row of the table names what of them is compared."""
 
 import os
+import re
 import time
 
-from . import numbers, patterns, yardsticks
+from . import benches, numbers, patterns, yardsticks
 from .load import held, microseconds, worst_p99
 from .processes import RoundFailed, Trouble, cpu_seconds, resident_bytes
 from .server import Server
@@ -24,6 +25,7 @@ class Context:
 
     def __init__(self, space, options, programs, peers, load):
         self.space, self.options, self.programs, self.peers, self.load = space, options, programs, peers, load
+        self.benches = {}
 
     @property
     def seconds(self):
@@ -35,6 +37,12 @@ class Context:
     def server(self, **settings):
         cores = settings.pop("cores", self.options.server_cores)
         return Server(self.space, self.programs["server"], self.load, cores, **settings)
+
+    def bench(self, name):
+        """The program of a micro-benchmark."""
+        if name not in self.benches:
+            self.benches[name] = benches.program(self.options.target, name, self.options.no_build, self.options.say)
+        return self.benches[name]
 
     def ask(self, command, to, pids, **arguments):
         """Questions to a service: a tenth of them about banned clients, as many of which there are as bans."""
@@ -411,15 +419,17 @@ class Stream(Measurement):
 
 
 class Matcher(Measurement):
-    """T6. `mailfail2ban match` over a log file, on one core: the patterns, and around them reading the file, taking lines
-    apart and printing what matched, which the server does otherwise. bench/matcher.rs has the patterns alone."""
+    """T6. The matcher alone, on one core (bench/matcher.rs); and `mailfail2ban match` over a log file, which reads the file,
+    takes lines apart and prints what matched besides."""
 
     target = "T6"
-    title = "`match` on a file of the same log, one core"
+    title = "the matcher alone, and `match` on a file of the same log, one core"
     rows = (
-        Row("lines a second, 50 further patterns", "few.per_second", None, (">=", 5_000_000), "/s"),
-        Row("500 further patterns against 50", "many.per_second", "few.per_second", (">=", 0.5), "/s"),
-        Row("lines a CPU second, with the start", "few.per_cpu_second", None, None, "/s"),
+        Row("lines a second, 50 further patterns", "alone.few", None, (">=", 5_000_000), "/s"),
+        Row("500 further patterns against 50", "alone.many", "alone.few", (">=", 0.5), "/s"),
+        Row("`match`, 50 further patterns", "few.per_second", None, None, "/s"),
+        Row("`match`, 500 against 50", "many.per_second", "few.per_second", None, "/s"),
+        Row("`match`, lines a CPU second, with the start", "few.per_cpu_second", None, None, "/s"),
     )
 
     def set_up(self):
@@ -443,7 +453,12 @@ class Matcher(Measurement):
         return folder
 
     def variants(self):
-        return [("few", lambda: self.run(50)), ("many", lambda: self.run(500))]
+        return [("alone", self.alone), ("few", lambda: self.run(50)), ("many", lambda: self.run(500))]
+
+    def alone(self):
+        rates, _ = benches.run(self.context, "matcher", r"^line/mix, as records/built-in \+ (50|500)$")
+        few, many = (rates[f"line/mix, as records/built-in + {further}"] for further in (50, 500))
+        return {"few": few, "many": many}
 
     def run(self, further):
         command = [self.context.programs["server"], "--config", "config.yaml", "match", self.file]
@@ -555,8 +570,8 @@ class Fail2banReaction(Measurement):
 
 class Replica(Measurement):
     """T8, from outside: what a million bans add to the memory of the whole process, with all that is kept of a ban and
-    not only what a shard looks up; and how long it takes to have them, from log lines and from disk after a restart.
-    bench/replica.rs has lookups and the table alone."""
+    not only what a shard looks up; and how long it takes to have them, from log lines and from disk after a restart. Lookups
+    and the table alone are of bench/replica.rs."""
 
     target = "T8"
     title = "a million bans, one shard"
@@ -566,11 +581,19 @@ class Replica(Measurement):
         Row("banned by log lines", "ours.load", None, None, "s"),
         Row("CPU, banned by log lines", "ours.cpu", None, None, "µs/ban"),
         Row("in force after a restart", "ours.restart", None, None, "s"),
-        Row("lookup and table: bench/replica.rs", "ours.lookup", None, None, "ns", ("bench",)),
+        Row("lookup of a banned client", "table.hit", None, ("<=", 50), "ns"),
+        Row("lookup of another", "table.miss", None, ("<=", 50), "ns"),
+        Row("memory of the table", "table.bytes", None, ("<=", 48), "bytes/ban"),
     )
 
     def variants(self):
-        return [("ours", self.run)]
+        return [("ours", self.run), ("table", self.table)]
+
+    def table(self):
+        rates, said = benches.run(self.context, "replica", r"^lookup/replica IPv4 (hit|miss)/1000000$")
+        hit, miss = (1e9 / rates[f"lookup/replica IPv4 {what}/1000000"] for what in ("hit", "miss"))
+        bytes_ = re.search(r"^ *1000000 +([\d.]+)", said, re.MULTILINE)
+        return {"hit": hit, "miss": miss, "bytes": float(bytes_.group(1))}
 
     def run(self):
         million = 1_000_000

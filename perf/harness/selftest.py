@@ -4,7 +4,7 @@ import os
 import time
 import unittest
 
-from . import load, measurements, numbers, patterns, record
+from . import benches, load, measurements, numbers, patterns, record
 from .measurements import Row
 from .processes import RoundFailed, Workspace, cpu_seconds
 
@@ -50,6 +50,21 @@ class Results(unittest.TestCase):
         "per_second": 100,
         "timeline": [{"at": at, "p99_us": at * 10} for at in (1, 2, 3, 4)],
     }
+
+    def test_what_a_benchmark_says(self):
+        said = """
+line/mix, as records/built-in + 50
+                        time:   [2.3012 ms 2.3240 ms 2.3526 ms]
+                        thrpt:  [4.2506 Melem/s 4.3030 Melem/s 4.3456 Melem/s]
+Found 1 outliers among 20 measurements (5.00%)
+lookup/hit/1000         time:   [1.0 µs 2.0 µs 3.0 µs]
+                        thrpt:  [900.5 Kelem/s 901.5 Kelem/s 902.5 Kelem/s]
+                 change:
+                        time:   [-5.0% -4.0% -3.0%] (p = 0.00 < 0.05)
+"""
+        self.assertEqual(
+            benches.rates(said), {"line/mix, as records/built-in + 50": 4.303e6, "lookup/hit/1000": 901.5e3}
+        )
 
     def test_cost(self):
         self.assertAlmostEqual(load.microseconds(self.RESULT, "server"), 4)
