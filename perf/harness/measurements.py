@@ -568,10 +568,30 @@ class Fail2banReaction(Measurement):
         return {"median": numbers.median(times) * 1e3, "slowest": max(times) * 1e3, **values}
 
 
+class Table(Measurement):
+    """T8. Lookups in a million bans of hosts and 10,000 of networks, and what the table takes: bench/replica.rs."""
+
+    target = "T8"
+    title = "the replica alone, a million bans"
+    rows = (
+        Row("lookup of a banned client", "table.hit", None, ("<=", 50), "ns"),
+        Row("lookup of another", "table.miss", None, ("<=", 50), "ns"),
+        Row("memory of the table", "table.bytes", None, ("<=", 48), "bytes/ban"),
+    )
+
+    def variants(self):
+        return [("table", self.table)]
+
+    def table(self):
+        rates, said = benches.run(self.context, "replica", r"^lookup/replica IPv4 (hit|miss)/1000000$")
+        hit, miss = (1e9 / rates[f"lookup/replica IPv4 {what}/1000000"] for what in ("hit", "miss"))
+        bytes_ = re.search(r"^ *1000000 +([\d.]+)", said, re.MULTILINE)
+        return {"hit": hit, "miss": miss, "bytes": float(bytes_.group(1))}
+
+
 class Replica(Measurement):
     """T8, from outside: what a million bans add to the memory of the whole process, with all that is kept of a ban and
-    not only what a shard looks up; and how long it takes to have them, from log lines and from disk after a restart. Lookups
-    and the table alone are of bench/replica.rs."""
+    not only what a shard looks up; and how long it takes to have them, from log lines and from disk after a restart."""
 
     target = "T8"
     title = "a million bans, one shard"
@@ -581,19 +601,10 @@ class Replica(Measurement):
         Row("banned by log lines", "ours.load", None, None, "s"),
         Row("CPU, banned by log lines", "ours.cpu", None, None, "µs/ban"),
         Row("in force after a restart", "ours.restart", None, None, "s"),
-        Row("lookup of a banned client", "table.hit", None, ("<=", 50), "ns"),
-        Row("lookup of another", "table.miss", None, ("<=", 50), "ns"),
-        Row("memory of the table", "table.bytes", None, ("<=", 48), "bytes/ban"),
     )
 
     def variants(self):
-        return [("ours", self.run), ("table", self.table)]
-
-    def table(self):
-        rates, said = benches.run(self.context, "replica", r"^lookup/replica IPv4 (hit|miss)/1000000$")
-        hit, miss = (1e9 / rates[f"lookup/replica IPv4 {what}/1000000"] for what in ("hit", "miss"))
-        bytes_ = re.search(r"^ *1000000 +([\d.]+)", said, re.MULTILINE)
-        return {"hit": hit, "miss": miss, "bytes": float(bytes_.group(1))}
+        return [("ours", self.run)]
 
     def run(self):
         million = 1_000_000
@@ -821,6 +832,7 @@ ALL = (
     Matcher,
     Reaction,
     Fail2banReaction,
+    Table,
     Replica,
     Change,
     Clients,
