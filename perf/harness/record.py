@@ -10,6 +10,7 @@ import time
 
 from . import numbers
 from .peers import ROOT
+from .picture import picture
 
 HEADINGS = ("target", "what", "ours", "yardstick", "ratio", "goal", "verdict")
 
@@ -160,7 +161,7 @@ def without_names(value, *hidden):
 
 
 def write(record):
-    """Writes a record as JSON and as a page. Returns the name of both, without an ending."""
+    """Writes a record as JSON, as a page and as a picture. Returns the name of them, without an ending."""
     folder = os.path.join(ROOT, "perf", "record")
     os.makedirs(folder, exist_ok=True)
     name = os.path.join(folder, f"{record['date']}-{record['commit']}")
@@ -173,6 +174,8 @@ def write(record):
         file.write("\n")
     with open(f"{name}.md", "w", encoding="utf-8") as file:
         file.write(markdown(record))
+    with open(f"{name}.svg", "w", encoding="utf-8") as file:
+        file.write(picture(record))
     return name
 
 

@@ -3,8 +3,9 @@
 import os
 import time
 import unittest
+from xml.etree import ElementTree
 
-from . import benches, load, measurements, numbers, patterns, record
+from . import benches, load, measurements, numbers, patterns, picture, record
 from .measurements import Row
 from .processes import RoundFailed, Workspace, cpu_seconds
 
@@ -125,6 +126,22 @@ class Rows(unittest.TestCase):
         self.assertIn("not met", text)
         page = record.markdown(self.record([found]))
         self.assertIn("| T1 | auth endpoint: CPU | 2.00 µs/request | 2.00 | 1.00 (0.50..1.50) | ≤ 0.95 × | not met |", page)
+
+    def test_picture(self):
+        rows = [
+            Row("CPU & all", "ours.us", "nginx.us", ("<=", 0.5), "µs/request"),
+            Row("rate", "ours.us", None, (">=", 8), "/s"),
+            Row("lost", "ours.us", None, ("<=", 0), exact=True),
+            Row("for information", "ours.us"),
+        ]
+        found = [record.evaluate(row, "T1", "auth endpoint", self.VALUES, {}, {}) for row in rows]
+        self.assertEqual([picture.share(row, 2) for row in found[:3]], [4, 4, None])
+        drawn = picture.picture(self.record(found))
+        texts = [text.text for text in ElementTree.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")]
+        self.assertIn("T1  auth endpoint: CPU & all", texts)
+        self.assertIn("1.00 ×  (≤ 0.50 ×)", texts)
+        self.assertIn("2.00 /s  (≥ 8.00)", texts)
+        self.assertFalse([text for text in texts if "lost" in text or "information" in text])
 
     def record(self, rows, values=None):
         return {
