@@ -30,33 +30,10 @@ const CACHE_BYTES_MAX: usize = 512 << 10;
 /// Steps that are remembered of each state; those beyond take the place of others. A power of two.
 const STEPS: u32 = 8;
 
-/// How many states of a lazy DFA may be built: one more for each so many bytes of lines, and a new cache begins with some. A
-/// state costs as much as some hundred bytes of a line, and clients choose parts of lines.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Credit(u32);
-
-impl Credit {
-    const BYTES_PER_STATE: usize = 64;
-    const STATES_AT_FIRST: u32 = 4096;
-
-    /// For going over a line.
-    pub(super) fn earn(&mut self, bytes: usize) {
-        let states = u32::try_from(bytes / Credit::BYTES_PER_STATE).unwrap_or(u32::MAX);
-        self.0 = self.0.saturating_add(states).min(Credit::STATES_AT_FIRST);
-    }
-
-    /// For building a state.
-    pub(super) fn spend(&mut self) -> Result<(), GaveUp> {
-        self.0 = self.0.checked_sub(1).ok_or(GaveUp)?;
-        Ok(())
-    }
-}
-
-impl Default for Credit {
-    fn default() -> Credit {
-        Credit(Credit::STATES_AT_FIRST)
-    }
-}
+/// How many states may be built: one more for each so many bytes of lines, and a new cache begins with some. A state costs as
+/// much as some hundred bytes of a line, and clients choose parts of lines.
+const BYTES_PER_STATE: usize = 64;
+const CREDIT_BYTES_MAX: usize = 4096 * BYTES_PER_STATE;
 
 /// Index of a node.
 type Id = u32;
@@ -172,8 +149,8 @@ pub(super) struct Capturer {
 
 /// The backward DFA as far as lines have needed it.
 ///
-/// It is bounded: past [`CACHE_BYTES_MAX`] it is cleared, and no more states are built than [`Credit`] allows. A line that
-/// needs more is one for another engine.
+/// It is bounded: past [`CACHE_BYTES_MAX`] it is cleared, and no more than one state is built for [`BYTES_PER_STATE`]
+/// bytes of lines. A line that needs more is one for another engine.
 #[derive(Debug)]
 pub(super) struct Cache {
     /// A row for each state: by class of bytes, the row of the state before such a byte; and behind these [`STEPS`] pairs of
@@ -188,7 +165,8 @@ pub(super) struct Cache {
     states: HashMap<Box<[u64]>, Row, foldhash::fast::FixedState>,
     /// The state at the end of a text.
     end: Row,
-    credit: Credit,
+    /// Bytes of lines that were not spent on states.
+    credit: usize,
     /// Of one search: the state at each place of the text.
     trail: Vec<Row>,
     /// Of building one state.
@@ -412,7 +390,7 @@ impl Capturer {
         if text.is_empty() {
             return Err(GaveUp);
         }
-        cache.credit.earn(text.len());
+        cache.credit = cache.credit.saturating_add(text.len()).min(CREDIT_BYTES_MAX);
         if cache.memory_usage() > CACHE_BYTES_MAX {
             cache.clear();
         }
@@ -466,7 +444,7 @@ impl Capturer {
     /// The state before a byte, or at the end of a text.
     #[cold]
     fn build(&self, cache: &mut Cache, behind: Option<(Row, u8)>, is_start: bool) -> Result<Row, GaveUp> {
-        cache.credit.spend()?;
+        cache.credit = cache.credit.checked_sub(BYTES_PER_STATE).ok_or(GaveUp)?;
         let mut set = std::mem::take(&mut cache.set);
         let mut stack = std::mem::take(&mut cache.stack);
         set.clear();
@@ -634,7 +612,7 @@ impl Default for Cache {
             sets: Vec::new(),
             states: HashMap::with_hasher(foldhash::fast::FixedState::default()),
             end: UNKNOWN,
-            credit: Credit::default(),
+            credit: CREDIT_BYTES_MAX,
             trail: Vec::new(),
             set: Vec::new(),
             stack: Vec::new(),

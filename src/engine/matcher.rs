@@ -10,11 +10,11 @@
 //!
 //! **Memory.** The automata are lazy DFAs, of our own for patterns that begin with `^` ([`scan`](super::scan)): states are
 //! made as lines need them, within [`CACHE_BYTES_MAX`] per shard, shared out among the automata. When a cache is full it is
-//! cleared; when that happens too often for its use, the search goes on without a DFA, slower and in fixed memory. A set of patterns whose NFA would exceed
-//! [`AUTOMATON_BYTES_MAX`] is split into several automata, tried one after the other. Dense DFAs are not built: ten
-//! patterns with `.*` already pass 512 MiB. Captures are never taken on a whole set: they cost hundreds of MiB. Where the
-//! groups of the gravest are, a second automaton of its own says ([`capture`](super::capture)), within
-//! [`CAPTURE_BYTES_MAX`].
+//! cleared; where regex-automata finds that this happens too often, the search goes on without a DFA, in fixed memory. A set
+//! of patterns whose NFA would exceed [`AUTOMATON_BYTES_MAX`] is split into several automata, tried one after the other.
+//! Dense DFAs are not built: ten patterns with `.*` already pass 512 MiB. Captures are never taken on a whole set: they cost
+//! hundreds of MiB. Where the groups of the gravest are, a second automaton of its own says
+//! ([`capture`](super::capture)), within [`CAPTURE_BYTES_MAX`].
 
 use super::address::Address;
 use super::ban::{PatternId, Severity};
@@ -181,7 +181,12 @@ impl Matcher {
         }
         let unbound: Vec<u32> = (0..).zip(&patterns).filter(|(_, p)| !p.is_bound()).map(|(at, _)| at).collect();
         let distinct: std::collections::HashSet<&Vec<u32>> = sets.values().chain([&unbound]).collect();
-        let cache_bytes = (CACHE_BYTES_MAX / distinct.len()).clamp(CACHE_BYTES_EACH.0, CACHE_BYTES_EACH.1);
+        let parts = |set: &&Vec<u32>| {
+            let scannable = set.iter().filter(|at| can_scan(&patterns[**at as usize].hir)).count();
+            usize::from(scannable > 0) + usize::from(scannable < set.len())
+        };
+        let parts = distinct.iter().map(parts).sum::<usize>().max(1);
+        let cache_bytes = (CACHE_BYTES_MAX / parts).clamp(CACHE_BYTES_EACH.0, CACHE_BYTES_EACH.1);
 
         let mut automata = Vec::new();
         let mut built: HashMap<Vec<u32>, Group> = HashMap::new();
@@ -290,7 +295,8 @@ impl Matcher {
         instance_of(program).and_then(|name| self.programs.get(name)).copied()
     }
 
-    /// Adds to the candidates all patterns of a group that match `text`, and perhaps one of which that is not known.
+    /// Adds to the candidates all patterns of a group that match `text`, and of each automaton perhaps one of which that is
+    /// not known.
     fn search(&self, group: Group, scratch: &mut Scratch, text: &[u8]) {
         let range = group.from as usize..group.to as usize;
         let automata = self.automata.get(range.clone()).unwrap_or_default();
@@ -367,7 +373,7 @@ impl Automaton {
             let before = candidates.len();
             let believes = |member| doubts.get(pattern(member) as usize) == Some(&0);
             match scanner.scan(&mut cache.scanner, text, believes, candidates) {
-                Ok(unsure) => {
+                Some(unsure) => {
                     for candidate in candidates.iter_mut().skip(before) {
                         *candidate = pattern(*candidate);
                         let doubts = &mut doubts[*candidate as usize];
@@ -376,7 +382,7 @@ impl Automaton {
                     candidates.extend(unsure.map(pattern));
                     return;
                 }
-                Err(_) => candidates.truncate(before),
+                None => candidates.truncate(before),
             }
         }
         let cache = cache.regex.get_or_insert_with(|| self.regex.create_cache());

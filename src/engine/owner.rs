@@ -264,7 +264,8 @@ impl Owner {
     /// Counts a failure; decisions that follow are appended to `decisions`. `now` never goes back.
     pub fn fail(&mut self, failure: &Failure, now: Time, rules: &BanRules, decisions: &mut Vec<Decision>) -> Outcome {
         let banned_until = self.offenders.get(failure.client).and_then(|offender| offender.banned_until(now));
-        // What is told of a banned client is known afterwards too, unless it is forgotten by then.
+        // What is told of a banned client is known afterwards too, unless the ban lasts for longer than that is kept. Should
+        // it end early, what other lines tell of the same logins then counts anew.
         if banned_until.is_some_and(|until| until >= now.plus(logins::kept(rules.window))) {
             return Outcome::AlreadyBanned;
         }
@@ -595,6 +596,7 @@ impl Owner {
 #[cfg(test)]
 mod tests {
     use super::super::escalation::rules;
+    use super::super::logins::Login;
     use super::super::table::hash_key;
     use super::*;
     use proptest::prelude::*;
@@ -617,6 +619,23 @@ mod tests {
     /// An empty allowlist.
     fn nobody() -> NetworkTable<()> {
         NetworkTable::new(hash_key(2))
+    }
+
+    /// Two witnesses tell of each failure of a session, the second after the ban.
+    #[test]
+    fn what_is_told_of_a_banned_client_is_known_after_a_short_ban_and_forgotten_after_a_long_one() {
+        let told =
+            |witness, count| Failure { login: Some(Login { refused_by: 1, session: 7, witness }), ..failure(1, count) };
+        for (initial, then) in [(300, Outcome::Known), (3600, Outcome::Counted)] {
+            let rules = BanRules { initial: Duration::from_secs(initial), ..rules() };
+            let mut owner = Owner::new(0, 10, hash_key(1));
+            let mut said = Vec::new();
+            assert_eq!(owner.fail(&failure(1, 5), at(0), &rules, &mut said), Outcome::Banned);
+            assert_eq!(owner.fail(&told(1, 2), at(1), &rules, &mut said), Outcome::AlreadyBanned);
+            assert_eq!(owner.logins.count(), usize::from(then == Outcome::Known));
+            owner.tick(at(initial), &rules, &nobody(), &mut said);
+            assert_eq!(owner.fail(&told(2, 2), at(initial), &rules, &mut said), then);
+        }
     }
 
     #[test]

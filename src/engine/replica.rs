@@ -106,6 +106,11 @@ impl Replica {
         }
     }
 
+    /// Whether a ban of exactly this client is in force.
+    pub fn has_banned(&self, client: Network, now: Time) -> bool {
+        self.bans.get(client).is_some_and(|entry| entry.until() > now)
+    }
+
     /// The ban in force at `now` of the longest network that holds `address`.
     #[inline]
     pub fn lookup(&self, address: Address, now: Time) -> Option<InForce> {

@@ -702,7 +702,7 @@ impl Core {
                     owner if owner == self.index => self.count(&failure) == Outcome::AlreadyBanned,
                     owner => {
                         self.exchange.fail(owner, failure);
-                        self.replica.lookup(address, self.now).is_some()
+                        self.replica.has_banned(client, self.now)
                     }
                 };
                 // Of one that is banned, the lines stay that led to it.
