@@ -52,12 +52,22 @@ const DOUBTS: u8 = 8;
 /// One automaton over several patterns.
 #[derive(Debug)]
 struct Automaton {
-    /// Where all begin with the beginning of the text.
-    scanner: Option<Scanner>,
-    /// Says of any patterns which match, in two steps; and where the scanner gives up.
-    regex: Regex,
+    engine: Engine,
     /// Indices into [`Matcher::patterns`], in the order of the automaton's own.
     members: Vec<u32>,
+}
+
+/// What finds which of an automaton's patterns match.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are few, nearly all of them the large one, and lines go through it"
+)]
+enum Engine {
+    /// For patterns that all begin with the beginning of the text.
+    Scanner(Scanner),
+    /// For any, in two steps.
+    Regex(Regex),
 }
 
 /// Which automata look at a text: a range of [`Matcher::automata`].
@@ -105,7 +115,7 @@ pub struct Matcher {
 /// What searching needs to change: one per shard and policy. Nothing is allocated per line once it is warm.
 #[derive(Debug)]
 pub struct Scratch {
-    automata: Vec<AutomatonCache>,
+    automata: Vec<EngineCache>,
     patterns: Vec<pattern::Cache>,
     /// Bytes of memory that those of the patterns take.
     pattern_bytes: usize,
@@ -120,15 +130,20 @@ pub struct Scratch {
     line: Vec<u8>,
 }
 
-#[derive(Debug, Default)]
-struct AutomatonCache {
-    scanner: scan::Cache,
-    regex: Option<meta::Cache>,
+/// What searching with one automaton needs to change.
+#[derive(Debug)]
+enum EngineCache {
+    Scanner(scan::Cache),
+    /// Made when it is needed.
+    Regex(Option<Box<meta::Cache>>),
 }
 
-impl AutomatonCache {
+impl EngineCache {
     fn memory_usage(&self) -> usize {
-        self.scanner.memory_usage() + self.regex.as_ref().map_or(0, meta::Cache::memory_usage)
+        match self {
+            EngineCache::Scanner(cache) => cache.memory_usage(),
+            EngineCache::Regex(cache) => cache.as_ref().map_or(0, |cache| cache.memory_usage()),
+        }
     }
 }
 
@@ -230,7 +245,7 @@ impl Matcher {
         let largest = self.automata.iter().map(|automaton| automaton.members.len()).max().unwrap_or(0);
         let slots = self.patterns.iter().map(Pattern::slots).max().unwrap_or(0);
         Scratch {
-            automata: self.automata.iter().map(|_| AutomatonCache::default()).collect(),
+            automata: self.automata.iter().map(|automaton| automaton.engine.cache()).collect(),
             patterns: self.patterns.iter().map(|_| pattern::Cache::default()).collect(),
             pattern_bytes: 0,
             matched: PatternSet::new(largest),
@@ -343,53 +358,62 @@ impl Matcher {
     }
 }
 
-impl Automaton {
-    fn new(hirs: &[&Hir], members: Vec<u32>, cache_bytes: usize, nfa_bytes_max: Option<usize>) -> Option<Automaton> {
-        let is_scannable = hirs.iter().all(|hir| can_scan(hir));
+impl Engine {
+    /// `None` if the patterns' NFA would exceed `nfa_bytes_max`.
+    fn new(hirs: &[&Hir], cache_bytes: usize, nfa_bytes_max: Option<usize>) -> Option<Engine> {
+        if hirs.iter().all(|hir| can_scan(hir)) {
+            return Scanner::new(hirs, cache_bytes, nfa_bytes_max).map(Engine::Scanner);
+        }
         let config = meta::Config::new()
             .match_kind(MatchKind::All)
             .utf8_empty(false)
             .which_captures(WhichCaptures::Implicit)
             .nfa_size_limit(nfa_bytes_max)
-            .hybrid(!is_scannable)
             .hybrid_cache_capacity(cache_bytes)
             .onepass(false);
-        let regex = meta::Builder::new().configure(config).build_many_from_hir(hirs).ok()?;
-        let scanner = if is_scannable { Scanner::new(hirs, cache_bytes) } else { None };
-        Some(Automaton { scanner, regex, members })
+        meta::Builder::new().configure(config).build_many_from_hir(hirs).ok().map(Engine::Regex)
     }
 
+    fn cache(&self) -> EngineCache {
+        match self {
+            Engine::Scanner(_) => EngineCache::Scanner(scan::Cache::default()),
+            Engine::Regex(_) => EngineCache::Regex(None),
+        }
+    }
+}
+
+impl Automaton {
     /// Adds to the candidates those of its patterns that match, and perhaps one that may.
     fn search(
         &self,
-        cache: &mut AutomatonCache,
+        cache: &mut EngineCache,
         text: &[u8],
         doubts: &mut [u8],
         matched: &mut PatternSet,
         candidates: &mut Vec<u32>,
     ) {
-        let pattern = |member: u32| self.members.get(member as usize).copied().unwrap_or_default();
-        if let Some(scanner) = &self.scanner {
-            let before = candidates.len();
-            let believes = |member| doubts.get(pattern(member) as usize) == Some(&0);
-            match scanner.scan(&mut cache.scanner, text, believes, candidates) {
-                Some(unsure) => {
-                    for candidate in candidates.iter_mut().skip(before) {
-                        *candidate = pattern(*candidate);
-                        let doubts = &mut doubts[*candidate as usize];
-                        *doubts = doubts.saturating_sub(1);
-                    }
-                    candidates.extend(unsure.map(pattern));
-                    return;
+        let pattern = |member: u32| self.members[member as usize];
+        match (&self.engine, cache) {
+            (Engine::Scanner(scanner), EngineCache::Scanner(cache)) => {
+                let before = candidates.len();
+                let believes = |member| doubts[pattern(member) as usize] == 0;
+                let unsure = scanner.scan(cache, text, believes, candidates);
+                for candidate in candidates.iter_mut().skip(before) {
+                    *candidate = pattern(*candidate);
+                    let doubts = &mut doubts[*candidate as usize];
+                    *doubts = doubts.saturating_sub(1);
                 }
-                None => candidates.truncate(before),
+                candidates.extend(unsure.map(pattern));
             }
-        }
-        let cache = cache.regex.get_or_insert_with(|| self.regex.create_cache());
-        if self.regex.search_half_with(cache, &Input::new(text).earliest(true)).is_some() {
-            matched.clear();
-            self.regex.which_overlapping_matches_with(cache, &Input::new(text), matched);
-            candidates.extend(matched.iter().map(|id| pattern(id.as_u32())));
+            (Engine::Regex(regex), EngineCache::Regex(cache)) => {
+                let cache = cache.get_or_insert_with(|| Box::new(regex.create_cache()));
+                if regex.search_half_with(cache, &Input::new(text).earliest(true)).is_some() {
+                    matched.clear();
+                    regex.which_overlapping_matches_with(cache, &Input::new(text), matched);
+                    candidates.extend(matched.iter().map(|id| pattern(id.as_u32())));
+                }
+            }
+            _ => unreachable!("the scratch space is another matcher's"),
         }
     }
 }
@@ -397,7 +421,7 @@ impl Automaton {
 impl Scratch {
     /// Bytes of memory that the automata's caches take now.
     pub fn memory_usage(&self) -> usize {
-        let automata = self.automata.iter().map(AutomatonCache::memory_usage);
+        let automata = self.automata.iter().map(EngineCache::memory_usage);
         automata.chain(self.patterns.iter().map(pattern::Cache::memory_usage)).sum()
     }
 }
@@ -431,9 +455,11 @@ fn build_each(patterns: &[Pattern], set: &[u32], cache_bytes: usize, bytes_max: 
     }
     let hirs: Vec<_> = set.iter().map(|&at| &patterns[at as usize].hir).collect();
     let limit = if set.len() == 1 { None } else { Some(bytes_max) };
-    match Automaton::new(&hirs, set.to_vec(), cache_bytes, limit) {
-        Some(automaton) => automata.push(automaton),
+    match Engine::new(&hirs, cache_bytes, limit) {
+        Some(engine) => automata.push(Automaton { engine, members: set.to_vec() }),
+        // One that compiled by itself has an NFA below any limit.
         None => {
+            assert!(set.len() > 1, "a pattern that compiled alone has no automaton");
             let (first, second) = set.split_at(set.len() / 2);
             build_each(patterns, first, cache_bytes, bytes_max, automata);
             build_each(patterns, second, cache_bytes, bytes_max, automata);

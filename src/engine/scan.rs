@@ -94,9 +94,10 @@ pub(super) fn can_scan(hir: &Hir) -> bool {
 }
 
 impl Scanner {
-    /// For patterns each of which [`can_scan`]; `cache_bytes_max` bounds each cache. `None` if they are too many for an NFA.
-    pub(super) fn new(hirs: &[&Hir], cache_bytes_max: usize) -> Option<Scanner> {
-        let config = NFA::config().utf8(false).which_captures(WhichCaptures::None);
+    /// For patterns each of which [`can_scan`]; `cache_bytes_max` bounds each cache. `None` if their NFA would exceed
+    /// `nfa_bytes_max`.
+    pub(super) fn new(hirs: &[&Hir], cache_bytes_max: usize, nfa_bytes_max: Option<usize>) -> Option<Scanner> {
+        let config = NFA::config().utf8(false).which_captures(WhichCaptures::None).nfa_size_limit(nfa_bytes_max);
         let nfa = NFA::compiler().configure(config).build_many_from_hir(hirs).ok()?;
         let mut member_of = vec![Member::MAX; nfa.states().len()];
         for (member, pattern) in (0..).zip(nfa.patterns()) {
@@ -109,30 +110,32 @@ impl Scanner {
         }
         let classes = *nfa.byte_classes();
         let row_bits = classes.alphabet_len().next_power_of_two().trailing_zeros();
+        // Then rows are counted far below the mark.
+        let cache_bytes_max = cache_bytes_max.min(NOTABLE as usize / 2);
         Some(Scanner { nfa, classes, row_bits, member_of, cache_bytes_max })
     }
 
     /// Appends the patterns that match. If only one may still match, and `believes` it, the walk ends there: it is given back,
-    /// and may match or not. `None` instead of either if there is no room for more states, which is a fault of ours.
+    /// and may match or not.
     pub(super) fn scan(
         &self,
         cache: &mut Cache,
         text: &[u8],
         believes: impl Fn(Member) -> bool,
         matched: &mut Vec<Member>,
-    ) -> Option<Option<Member>> {
+    ) -> Option<Member> {
         if cache.start == UNKNOWN {
-            cache.start = self.build(cache, None)?;
+            cache.start = self.build(cache, None);
         }
         let mut row = cache.start & !NOTABLE;
-        matched.extend(&self.about(cache, row)?.matched);
+        matched.extend(&self.about(cache, row).matched);
         let mut left = text;
         while !left.is_empty() {
             let (stage, rest) = left.split_at(left.len().min(STAGE_BYTES));
             left = rest;
             for byte in stage {
                 let place = row as usize + usize::from(self.classes.get(*byte));
-                let mut next = *cache.rows.get(place)?;
+                let mut next = cache.rows[place];
                 // Neither unknown nor notable.
                 if next.wrapping_sub(1) < NOTABLE - 1 {
                     row = next;
@@ -140,45 +143,44 @@ impl Scanner {
                 }
                 if next == UNKNOWN {
                     let cleared = cache.cleared;
-                    next = self.build(cache, Some((row, *byte)))?;
+                    next = self.build(cache, Some((row, *byte)));
                     if cache.cleared == cleared {
                         cache.rows[place] = next;
                     }
                 }
                 if next == DEAD {
-                    return Some(None);
+                    return None;
                 }
                 row = next & !NOTABLE;
                 if next & NOTABLE != 0 {
-                    matched.extend(&self.about(cache, row)?.matched);
+                    matched.extend(&self.about(cache, row).matched);
                 }
             }
             // At the end of the text it is known of all.
             if !left.is_empty()
-                && let Left::One(member) = self.about(cache, row)?.left
+                && let Left::One(member) = self.about(cache, row).left
                 && believes(member)
             {
-                return Some(Some(member));
+                return Some(member);
             }
         }
-        matched.extend(&self.about(cache, row)?.at_end);
-        Some(None)
+        matched.extend(&self.about(cache, row).at_end);
+        None
     }
 
-    fn about<'a>(&self, cache: &'a Cache, row: Row) -> Option<&'a About> {
-        cache.abouts.get((row >> self.row_bits) as usize)
+    fn about<'a>(&self, cache: &'a Cache, row: Row) -> &'a About {
+        &cache.abouts[(row >> self.row_bits) as usize]
     }
 
     /// The state behind a byte, or at the beginning of a text.
     #[cold]
-    fn build(&self, cache: &mut Cache, before: Option<(Row, u8)>) -> Option<Row> {
+    fn build(&self, cache: &mut Cache, before: Option<(Row, u8)>) -> Row {
         self.prepare(cache);
         let (mut set, mut stack) = (std::mem::take(&mut cache.set), std::mem::take(&mut cache.stack));
         match before {
             None => stack.extend(self.nfa.patterns().filter_map(|pattern| self.nfa.start_pattern(pattern))),
             Some((row, byte)) => {
-                let states = self.about(cache, row).map_or(&[][..], |about| &about.set);
-                stack.extend(states.iter().filter_map(|state| match self.nfa.state(*state) {
+                stack.extend(self.about(cache, row).set.iter().filter_map(|state| match self.nfa.state(*state) {
                     State::ByteRange { trans } => trans.matches_byte(byte).then_some(trans.next),
                     State::Sparse(sparse) => sparse.matches_byte(byte),
                     State::Dense(dense) => dense.matches_byte(byte),
@@ -192,11 +194,11 @@ impl Scanner {
         set.retain(|state| self.is_match(*state) || !matched.contains(&self.member_of[state.as_usize()]));
         let row = match cache.states.get(&set[..]) {
             Some(row) => *row,
-            None => self.add(cache, &set, matched, &mut stack)?,
+            None => self.add(cache, &set, matched, &mut stack),
         };
         set.clear();
         (cache.set, cache.stack) = (set, stack);
-        Some(row)
+        row
     }
 
     /// Makes the row that is nobody's, if there is none.
@@ -209,15 +211,9 @@ impl Scanner {
     }
 
     /// A new state; if the cache is full, the first of a new one.
-    fn add(
-        &self,
-        cache: &mut Cache,
-        set: &[StateID],
-        matched: SmallVec<[Member; 2]>,
-        stack: &mut Vec<StateID>,
-    ) -> Option<Row> {
+    fn add(&self, cache: &mut Cache, set: &[StateID], matched: SmallVec<[Member; 2]>, stack: &mut Vec<StateID>) -> Row {
         if set.is_empty() {
-            return Some(DEAD);
+            return DEAD;
         }
         if cache.state_bytes() > self.cache_bytes_max {
             let seen = std::mem::take(&mut cache.seen);
@@ -234,13 +230,13 @@ impl Scanner {
             Some(first) if members.all(|member| member == first) => Left::One(first),
             Some(_) => Left::Several,
         };
-        let row = Row::try_from(cache.rows.len()).ok().filter(|row| *row < NOTABLE)?;
+        let row = cache.rows.len() as Row;
         cache.rows.resize(cache.rows.len() + (1 << self.row_bits), UNKNOWN);
         let row = if matched.is_empty() { row } else { row | NOTABLE };
         cache.states.insert(set.into(), row);
         cache.set_bytes += 2 * size_of_val(set);
         cache.abouts.push(About { set: set.into(), matched, at_end: self.matching(&behind), left });
-        Some(row)
+        row
     }
 
     /// Adds to `set` what can be reached from `stack` without reading: states that read, wait for the end, or match.
@@ -323,13 +319,13 @@ mod tests {
     fn scanner(regexes: &[&str]) -> Scanner {
         let hirs: Vec<Hir> = regexes.iter().map(|regex| hir(regex)).collect();
         assert!(hirs.iter().all(can_scan), "{regexes:?}");
-        Scanner::new(&hirs.iter().collect::<Vec<_>>(), 1 << 20).unwrap()
+        Scanner::new(&hirs.iter().collect::<Vec<_>>(), 1 << 20, None).unwrap()
     }
 
     /// All that match, and one that may.
     fn scan(scanner: &Scanner, cache: &mut Cache, text: &[u8], believes: bool) -> (Vec<Member>, Option<Member>) {
         let mut matched = Vec::new();
-        let unsure = scanner.scan(cache, text, |_| believes, &mut matched).unwrap();
+        let unsure = scanner.scan(cache, text, |_| believes, &mut matched);
         matched.sort_unstable();
         (matched, unsure)
     }
@@ -371,7 +367,7 @@ mod tests {
     #[test]
     fn hostile_lines_cost_a_bounded_number_of_bytes_and_are_read_all_the_same() {
         let hirs = [hir("^[xy]*x[xy]{16}z"), hir("^[xy]*y[xy]{15}w")];
-        let scanner = Scanner::new(&[&hirs[0], &hirs[1]], 64 << 10).unwrap();
+        let scanner = Scanner::new(&[&hirs[0], &hirs[1]], 64 << 10, None).unwrap();
         let (mut cache, mut seed) = (Cache::default(), 1u64);
         for round in 0..100 {
             let letter = |_| {
