@@ -159,7 +159,8 @@ class Spoa(Measurement):
             ("ours-unix", lambda: self.run(self.server.socket("spoa"), self.server.pid, verify=True)),
         ]
         if self.agent:
-            found.append(("agent", lambda: self.run(self.agent.address, self.agent.pid)))
+            asked = {"message": self.agent.message, "argument": self.agent.argument, "any_answer": True}
+            found.append(("agent", lambda: self.run(self.agent.address, self.agent.pid, **asked)))
         return found
 
     def run(self, to, pid, **arguments):

@@ -363,6 +363,7 @@ impl Asker {
                 self.tally.denied += 1;
                 asked.client.is_banned
             }
+            Verdict::Unread => true,
             Verdict::Other(what, code) => {
                 self.tally.error(format!("answered with {what} {code}"), 1);
                 false

@@ -229,6 +229,9 @@ struct SpoaArgs {
     /// The name of its argument, the client's address
     #[arg(long, default_value = "src")]
     argument: String,
+    /// Take any answer for one, of an agent that does not set `banned`
+    #[arg(long, conflicts_with = "verify")]
+    any_answer: bool,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -356,7 +359,11 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
     let report = match &cli.command {
         Command::Syslog(args) => syslog(args, common)?,
         Command::Offend(args) => offend(args, common)?,
-        Command::Spoa(args) => ask("spoa", &args.ask, common, &|| Box::new(Spop::new(&args.message, &args.argument)))?,
+        Command::Spoa(args) => {
+            let SpoaArgs { ask: asked, message, argument, any_answer } = args;
+            let session = || Box::new(Spop::new(message, argument).taking_any_answer(*any_answer)) as Box<dyn Session>;
+            ask("spoa", asked, common, &session)?
+        }
         Command::Authz(args) => ask("authz", &args.ask, common, &|| Box::new(Grpc::new()))?,
         Command::Auth(args) => {
             let AuthArgs { ask: asked, path, header, host } = args.clone();

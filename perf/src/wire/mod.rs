@@ -16,6 +16,8 @@ use std::net::Ipv4Addr;
 pub enum Verdict {
     Allowed,
     Denied,
+    /// Something that was not to be read.
+    Unread,
     /// Neither: a status, or a code.
     Other(&'static str, u32),
 }

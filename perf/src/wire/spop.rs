@@ -30,6 +30,7 @@ const FRAME_BYTES_MAX: u64 = 16_380;
 pub struct Spop {
     is_open: bool,
     asked: u64,
+    takes_any_answer: bool,
     /// NOTIFY's payload up to the address.
     before_address: Vec<u8>,
 }
@@ -42,7 +43,13 @@ impl Spop {
         before_address.push(1);
         push_string(&mut before_address, argument);
         before_address.push(IPV4);
-        Spop { is_open: false, asked: 0, before_address }
+        Spop { is_open: false, asked: 0, takes_any_answer: false, before_address }
+    }
+
+    /// Whatever an agent sets will do: one that does not know our variables is measured.
+    pub fn taking_any_answer(mut self, takes: bool) -> Spop {
+        self.takes_any_answer = takes;
+        self
     }
 }
 
@@ -93,7 +100,10 @@ impl Session for Spop {
             let (stream, _) = (frame.varint().context("no stream")?, frame.varint().context("no frame's number")?);
             match kind {
                 AGENT_HELLO => self.is_open = true,
-                ACK => answers.push((stream, verdict(frame).context("a malformed ACK")?)),
+                ACK => {
+                    let verdict = verdict(frame).context("a malformed ACK")?;
+                    answers.push((stream, if self.takes_any_answer { Verdict::Unread } else { verdict }));
+                }
                 AGENT_DISCONNECT => bail!("DISCONNECT: {}", frame.0.escape_ascii()),
                 other => bail!("a frame of type {other}"),
             }
@@ -238,6 +248,9 @@ mod tests {
             assert!(session.may_ask() && rest.is_empty());
             assert_eq!(answers, want);
         }
+        let (mut session, mut answers) = (session.taking_any_answer(true), Vec::new());
+        session.read(&input, &mut Vec::new(), &mut answers).unwrap();
+        assert_eq!(answers, [(1, Verdict::Unread), (2, Verdict::Unread), (3, Verdict::Unread)]);
         let mut gone = Vec::new();
         push_frame(&mut gone, AGENT_DISCONNECT, 0, 0, b"why");
         assert!(session.read(&gone, &mut Vec::new(), &mut Vec::new()).unwrap_err().to_string().contains("why"));
