@@ -6,16 +6,14 @@
 #[path = "../../src/wire/http1/captures.rs"]
 pub mod http_captures;
 
-use mailfail2ban::config::{PatternSettings, Settings};
-use mailfail2ban::control::candidate::Judge;
+use mailfail2ban::config::Draft;
 use mailfail2ban::control::publish::Publisher;
 use mailfail2ban::control::store::Lists;
 use mailfail2ban::engine::address::Network;
-use mailfail2ban::engine::ban::{Act, Ban, Decision, FailureKind, Learned, Origin, PatternId, Severity};
+use mailfail2ban::engine::ban::{Act, Ban, Decision, Learned, Origin, PatternId, Severity};
 use mailfail2ban::engine::escalation::BanRules;
 use mailfail2ban::engine::matcher::{Found, Matcher, Scratch};
-use mailfail2ban::engine::pattern::{Pattern, Source};
-use mailfail2ban::engine::policy::{PatternName, Policy};
+use mailfail2ban::engine::policy::Policy;
 use mailfail2ban::engine::replica::Replica;
 use mailfail2ban::engine::table::{HashKey, NetworkTable, hash_key};
 use mailfail2ban::engine::time::Time;
@@ -57,19 +55,10 @@ pub fn nobody() -> NetworkTable<()> {
 
 /// The policy of a server with one shard when nothing is set, with so many patterns of a site's own.
 pub fn policy(site_patterns: usize) -> Policy {
-    let settings = Settings::default();
-    let mut policy = Publisher::new(1, tables()).policy(&settings, None, &Lists::default()).policy;
-    policy.names = in_use(&settings).map(name).collect();
-    policy.matcher = Arc::new(matcher(site_patterns));
-    policy
-}
-
-fn name(pattern: &PatternSettings) -> PatternName {
-    PatternName { name: pattern.name.as_str().into(), severity: severity(pattern.severity), kind: Some(pattern.kind) }
-}
-
-fn severity(level: u8) -> Severity {
-    Severity::new(level).expect("a severity")
+    let mut publisher = Publisher::new(1, tables());
+    let draft = Draft::parse("config.yaml", &configuration(site_patterns), std::iter::empty());
+    let settings = publisher.take(draft).expect("the configuration of this file is right");
+    publisher.policy(&settings, None, &Lists::default()).policy
 }
 
 /// As they are by default, but for a bound that is given.
@@ -77,42 +66,18 @@ pub fn rules(tracked_max: usize) -> BanRules {
     BanRules { tracked_max, ..policy(0).rules }
 }
 
-fn in_use(settings: &Settings) -> impl Iterator<Item = &PatternSettings> {
-    let is_used = |kind: FailureKind| settings.syslog.kinds.iter().any(|used| used == kind.name());
-    settings.syslog.patterns.iter().filter(move |pattern| pattern.enabled && is_used(pattern.kind))
-}
-
-/// The patterns that are in use when nothing is set.
-pub fn built_in() -> Vec<Pattern> {
-    let (settings, mut judge) = (Settings::default(), Judge::default());
-    let patterns = (0..).zip(in_use(&settings)).map(|(n, settings)| {
-        let id = PatternId::new(n).expect("few");
-        judge.judge(id, settings, true).expect("a built-in pattern is right").pattern
-    });
-    patterns.collect()
-}
-
 /// Programs that a site writes patterns of its own for.
 const PROGRAMS: [&str; 6] = ["dovecot", "postfix", "sogod", "sshd", "nginx", "rspamd"];
 
-/// What a site adds over the years: so many patterns, behind those that there are.
-pub fn site(patterns: &mut Vec<Pattern>, count: usize) {
-    for n in 0..count {
-        let number = PatternId::new(patterns.len() as u32).expect("few");
-        let programs = [PROGRAMS[n % PROGRAMS.len()].to_owned()];
-        let regex = format!(r"^site rule {n}: [^\[]*\[(?P<ip>[0-9a-fA-F:.]+)\] refused .* by policy {n}");
-        let severity = Severity::LEAST;
-        let source =
-            Source { regex: &regex, ip_group: None, severity, weight: 1, programs: &programs, refused_by: None };
-        patterns.push(Pattern::compile(number, &source).expect("a pattern of this file compiles"));
-    }
-}
-
-/// The built-in patterns and so many of a site's own.
-pub fn matcher(count: usize) -> Matcher {
-    let mut patterns = built_in();
-    site(&mut patterns, count);
-    Matcher::new(patterns)
+/// What a site adds over the years: so many patterns, and those that are built in.
+fn configuration(site_patterns: usize) -> String {
+    let pattern = |n: usize| {
+        let program = PROGRAMS[n % PROGRAMS.len()];
+        let regex = format!(r"^site rule {n}: [^\[]*\[<IP>\] refused .* by policy {n}");
+        format!("{{name: rule-{n}, program: {program}, severity: 1, regex: '{regex}'}}")
+    };
+    let patterns: Vec<String> = (0..site_patterns).map(pattern).collect();
+    format!("syslog: {{with_default_patterns: true, patterns: [{}]}}", patterns.join(", "))
 }
 
 /// What a line of [`mail_log`] is about.
@@ -183,13 +148,13 @@ pub fn mail_log(count: usize) -> Vec<String> {
 
 /// A matcher at work on records.
 pub struct Reader {
-    pub matcher: Matcher,
+    pub matcher: Arc<Matcher>,
     pub scratch: Scratch,
 }
 
 impl Reader {
     pub fn new(site_patterns: usize) -> Reader {
-        let matcher = matcher(site_patterns);
+        let matcher = policy(site_patterns).matcher;
         Reader { scratch: matcher.scratch(), matcher }
     }
 
@@ -224,7 +189,7 @@ pub fn counted(shard: &Alone) -> u64 {
 
 /// A ban of one host for a day.
 pub fn ban(host: Ipv4Addr) -> Decision {
-    let (pattern, severity) = (PatternId::FIRST, severity(3));
+    let (pattern, severity) = (PatternId::FIRST, Severity::LEAST);
     let until = Time::START.plus(Duration::from_secs(24 * 3600));
     let ban = Ban { until, offences: 1, failures: 5, pattern, severity };
     let client = Network::host(host.into());

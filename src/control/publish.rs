@@ -171,7 +171,12 @@ impl Publisher {
         Ok((settings, policy))
     }
 
-    fn take(&mut self, draft: Draft) -> Result<Settings, Faults> {
+    /// The settings of a file that was read, and compiles the patterns in them.
+    ///
+    /// # Errors
+    ///
+    /// As [`Publisher::read`].
+    pub fn take(&mut self, draft: Draft) -> Result<Settings, Faults> {
         match self.compile_patterns(draft.settings()) {
             Ok((matcher, warnings)) => draft.finish().map(|mut settings| {
                 settings.warnings.extend(warnings);
