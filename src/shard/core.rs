@@ -573,6 +573,13 @@ impl Core {
         }
     }
 
+    /// That socket has nothing more, and is about to be closed.
+    pub fn end_datagrams(&mut self, socket: Handle) {
+        self.counters.datagrams_dropped = socket.datagrams_dropped();
+        self.datagrams = None;
+        self.listening -= 1;
+    }
+
     fn drain(&mut self) {
         self.draining = true;
         self.drained = false;
@@ -596,7 +603,7 @@ impl Core {
             }
             Handle::of(&listener).shutdown(rustix::net::Shutdown::Both);
         }
-        if let Some(socket) = self.datagrams.take() {
+        if let Some(socket) = self.datagrams {
             socket.shutdown(rustix::net::Shutdown::Read);
         }
     }
@@ -781,8 +788,13 @@ impl Core {
     }
 
     fn report(&self) -> Report {
+        let mut counters = self.counters.clone();
+        // Asking the kernel for it with every batch would cost as much as a datagram.
+        if let Some(socket) = self.datagrams {
+            counters.datagrams_dropped = socket.datagrams_dropped();
+        }
         Report {
-            counters: self.counters.clone(),
+            counters,
             counting: self.owner.counting(),
             remembered: self.owner.remembered(),
             banned: self.owner.banned(),

@@ -1,7 +1,7 @@
 //! Syslog over UDP (RFC 5426): many datagrams per system call, straight from the kernel's buffers.
 
 use super::readiness::Readiness;
-use super::system::{BATCH, Batch, Handle, datagrams_dropped};
+use super::system::{BATCH, Batch, Handle};
 use super::turn::Shard;
 use std::os::fd::AsFd;
 
@@ -19,7 +19,7 @@ pub async fn run(shard: Shard, readiness: Readiness, message_bytes_max: usize) {
     let mut batch = Batch::new(message_bytes_max);
     loop {
         readiness.readable().await;
-        let mut empty = false;
+        let (mut empty, mut is_draining) = (false, false);
         for _ in 0..BATCHES_PER_WAKE {
             shard.until_uncongested().await;
             let (received, draining) = shard.turn(|core| {
@@ -32,20 +32,17 @@ pub async fn run(shard: Shard, readiness: Readiness, message_bytes_max: usize) {
                 core.send_out();
                 (received, core.draining)
             });
+            is_draining = draining;
             drained += if draining { received } else { 0 };
             if received < BATCH {
                 empty = true;
                 break;
             }
         }
-        let draining = shard.turn(|core| {
-            core.counters.datagrams_dropped = datagrams_dropped(readiness.as_fd());
-            core.draining
-        });
-        if draining && (empty || drained >= DRAINED_MAX) {
+        if is_draining && (empty || drained >= DRAINED_MAX) {
             break;
         }
         shard.give_way().await;
     }
-    shard.turn(|core| core.listening -= 1);
+    shard.turn(|core| core.end_datagrams(Handle::of(&readiness)));
 }

@@ -161,32 +161,7 @@ pub fn spread_datagrams(socket: BorrowedFd<'_>, sockets: u32) -> io::Result<()> 
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// How many datagrams the kernel dropped on this socket because its buffer was full, since it was opened (SO_MEMINFO,
-/// socket(7)). Zero where the kernel does not say.
-pub fn datagrams_dropped(socket: BorrowedFd<'_>) -> u64 {
-    /// `SK_MEMINFO_VARS` and the index of `SK_MEMINFO_DROPS` in `linux/sock_diag.h`.
-    const VARS: usize = 9;
-    const DROPS: usize = 8;
-    let mut values = [MaybeUninit::<u32>::zeroed(); VARS];
-    let mut len = size_of::<[u32; VARS]>() as libc::socklen_t;
-    // SAFETY: the kernel writes at most `len` bytes into `values` and says how many in `len`.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_MEMINFO,
-            values.as_mut_ptr().cast(),
-            &raw mut len,
-        )
-    };
-    if result != 0 || (len as usize) < size_of::<[u32; VARS]>() {
-        return 0;
-    }
-    // SAFETY: zeroed at first, so initialised whatever the kernel wrote.
-    u64::from(unsafe { values[DROPS].assume_init() })
-}
-
-/// A descriptor by its number, to be shut down by somebody who does not own it (the sweep over connections).
+/// A descriptor by its number, for somebody who does not own it: the sweep over connections, and whoever counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Handle(RawFd);
 
@@ -214,6 +189,27 @@ impl Handle {
         // SAFETY: as above.
         let socket = unsafe { BorrowedFd::borrow_raw(self.0) };
         socket.try_clone_to_owned()
+    }
+
+    /// How many datagrams the kernel dropped on this socket because its buffer was full, since it was opened (SO_MEMINFO,
+    /// socket(7)). Zero where the kernel does not say.
+    ///
+    /// The caller vouches that the socket is still open, as above.
+    pub fn datagrams_dropped(self) -> u64 {
+        /// `SK_MEMINFO_VARS` and the index of `SK_MEMINFO_DROPS` in `linux/sock_diag.h`.
+        const VARS: usize = 9;
+        const DROPS: usize = 8;
+        let mut values = [MaybeUninit::<u32>::zeroed(); VARS];
+        let mut len = size_of::<[u32; VARS]>() as libc::socklen_t;
+        // SAFETY: the kernel writes at most `len` bytes into `values` and says how many in `len`.
+        let result = unsafe {
+            libc::getsockopt(self.0, libc::SOL_SOCKET, libc::SO_MEMINFO, values.as_mut_ptr().cast(), &raw mut len)
+        };
+        if result != 0 || (len as usize) < size_of::<[u32; VARS]>() {
+            return 0;
+        }
+        // SAFETY: zeroed at first, so initialised whatever the kernel wrote.
+        u64::from(unsafe { values[DROPS].assume_init() })
     }
 
     /// Sends a few bytes without waiting, beside a read that is under way. All of them or none: if only some could be sent,
@@ -259,7 +255,7 @@ mod tests {
         sender.send_to(b"y", to).unwrap();
         assert_eq!(batch.receive(receiver.as_fd(), false).unwrap(), 1);
         assert!(batch.iter().all(|d| d.bytes == b"y" && d.sender.is_none()));
-        assert_eq!(datagrams_dropped(receiver.as_fd()), 0);
+        assert_eq!(Handle::of(&receiver).datagrams_dropped(), 0);
     }
 
     #[test]
