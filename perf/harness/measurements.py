@@ -656,7 +656,7 @@ class Change(Measurement):
         begun = time.monotonic()
         before = self.server.change(**change)
         self.context.space.wait(
-            "the new settings", lambda: self.server.in_force(before), self.server.process, patience=120, pause=0.1
+            "the new settings", lambda: self.server.in_force(before), self.server.process, patience=120, pause=0.5
         )
         return time.monotonic() - begun
 
@@ -684,7 +684,10 @@ class Change(Measurement):
             **length,
         )
         begun = time.monotonic() + 1
-        sending = load.begin("syslog", to=to, tcp=True, rate=lines, clients=BANS, metrics=metrics, **length)
+        # Both loads, and what asks whether the change is in force, may share a core: it is theirs alone who ask.
+        sending = load.begin(
+            "syslog", to=to, tcp=True, rate=lines, nap="1ms", clients=BANS, metrics=metrics, **length
+        )
         try:
             at, in_force = self.change(change, begun, asking[0])
             asked, sent = held(load.finish(asking), self.rate), load.finish(sending)

@@ -125,6 +125,9 @@ struct SyslogArgs {
     /// Lines a second; without it as many as are taken
     #[arg(long, value_parser = rate)]
     rate: Option<f64>,
+    /// Sleep so long whenever no line is due, beside others on the same core; else it waits awake, and keeps a core busy
+    #[arg(long, value_name = "TIME", requires = "rate", value_parser = humantime::parse_duration)]
+    nap: Option<Duration>,
     /// TCP connections
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     connections: u16,
@@ -511,7 +514,7 @@ fn syslog(args: &SyslogArgs, common: &Common) -> anyhow::Result<Report> {
         (None, None) => bail!("--to or --file is missing"),
     };
     let mut log = args.mix.log(send::usual_format(&sink), segments);
-    let plan = send::Plan { sink, rate: args.rate, count: args.count };
+    let plan = send::Plan { sink, rate: args.rate, count: args.count, nap: args.nap };
     let before = common.metrics.as_deref().map(Scrape::get).transpose()?;
     let telling = Telling::new(common);
     let meter = Meter::start(&common.pid)?;
@@ -642,7 +645,10 @@ fn mixed(args: &MixedArgs, common: &Common) -> anyhow::Result<bool> {
                 format: Format::Rfc3164,
                 length: None,
             };
-            let plan = send::Plan { sink: send::Sink::Udp { to, segments: None }, rate: args.syslog_rate, count: None };
+            let sink = send::Sink::Udp { to, segments: None };
+            // Those who ask are perhaps on the same core.
+            let nap = Some(Duration::from_millis(1));
+            let plan = send::Plan { sink, rate: args.syslog_rate, count: None, nap };
             scope.spawn(move || send::run(&plan, &mut Log::new(mix), span, |_| ()))
         });
         let used = keep_time(common, span, &progress, || askers.iter().any(|(_, asker)| asker.is_finished()))?;

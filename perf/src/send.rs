@@ -43,6 +43,8 @@ pub struct Plan {
     pub sink: Sink,
     pub rate: Option<f64>,
     pub count: Option<u64>,
+    /// With a rate: how long to sleep when nothing is due. None means to wait awake.
+    pub nap: Option<Duration>,
 }
 
 /// What was sent.
@@ -111,8 +113,11 @@ impl<P: FnMut(u64)> Sender<'_, P> {
             };
             let wanted = due.min(left).min(outlet.batch() as u64);
             if wanted == 0 {
-                // With a core of one's own, waiting is best done awake: the kernel would wake us too late.
-                std::hint::spin_loop();
+                match plan.nap {
+                    Some(nap) => std::thread::sleep(nap),
+                    // With a core of one's own, waiting is best done awake: the kernel would wake us too late.
+                    None => std::hint::spin_loop(),
+                }
                 continue;
             }
             bytes.clear();
@@ -260,7 +265,8 @@ mod tests {
     }
 
     fn send(sink: Sink, rate: Option<f64>, count: u64, length: Option<usize>) -> Sent {
-        let plan = Plan { sink, rate, count: Some(count) };
+        let nap = rate.map(|_| Duration::from_millis(2));
+        let plan = Plan { sink, rate, count: Some(count), nap };
         run(&plan, &mut log(length), Span::new(Duration::ZERO, None), |_| ()).unwrap().0
     }
 

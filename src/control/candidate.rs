@@ -57,8 +57,7 @@ impl Judge {
     pub fn examine(&mut self, id: PatternId, settings: &PatternSettings, strict: bool) -> Result<Judged, Vec<Remark>> {
         let pattern = compile(id, settings)?;
         let verdict = self.verdict(settings, &pattern);
-        let alone = Matcher::new(vec![pattern]);
-        let mut faults = try_examples(&alone, settings);
+        let (pattern, mut faults) = try_examples(pattern, settings);
         let mut warnings = Vec::new();
         let steerable = remark_of(&verdict);
         if strict {
@@ -66,16 +65,14 @@ impl Judge {
         } else {
             warnings.extend(steerable)
         }
-        match alone.into_patterns().pop() {
-            Some(pattern) if faults.is_empty() => {
-                let counter_example = match verdict {
-                    Verdict::Steerable(shown) => Some(shown),
-                    Verdict::Fixed | Verdict::Undecided => None,
-                };
-                Ok(Judged { pattern, warnings, counter_example })
-            }
-            _ => Err(faults),
+        if !faults.is_empty() {
+            return Err(faults);
         }
+        let counter_example = match verdict {
+            Verdict::Steerable(shown) => Some(shown),
+            Verdict::Fixed | Verdict::Undecided => None,
+        };
+        Ok(Judged { pattern, warnings, counter_example })
     }
 
     fn verdict(&mut self, settings: &PatternSettings, pattern: &Pattern) -> Verdict {
@@ -102,8 +99,12 @@ fn compile(id: PatternId, settings: &PatternSettings) -> Result<Pattern, Vec<Rem
     Pattern::compile(id, &source).map_err(|why| remark("regex", why.to_string()))
 }
 
-/// What the pattern of a matcher makes of its examples that it should not.
-fn try_examples(alone: &Matcher, settings: &PatternSettings) -> Vec<Remark> {
+/// What a pattern makes of its examples that it should not.
+fn try_examples(pattern: Pattern, settings: &PatternSettings) -> (Pattern, Vec<Remark>) {
+    if settings.examples.is_empty() {
+        return (pattern, Vec::new());
+    }
+    let alone = Matcher::new(vec![pattern]);
     let mut scratch = alone.scratch();
     let mut faults = Vec::new();
     for text in &settings.examples {
@@ -129,7 +130,7 @@ fn try_examples(alone: &Matcher, settings: &PatternSettings) -> Vec<Remark> {
         };
         faults.push(Remark { key: "examples", message: format!("the example {line:?} {why}") });
     }
-    faults
+    (alone.into_pattern(), faults)
 }
 
 fn remark_of(verdict: &Verdict) -> Option<Remark> {

@@ -221,9 +221,13 @@ impl Matcher {
         &self.patterns
     }
 
-    /// The patterns again, in their order.
-    pub fn into_patterns(self) -> Vec<Pattern> {
-        self.patterns
+    /// The pattern again of a matcher that has one.
+    ///
+    /// # Panics
+    ///
+    /// If it has none.
+    pub fn into_pattern(mut self) -> Pattern {
+        self.patterns.pop().expect("a matcher of one pattern")
     }
 
     /// How many patterns there are.
