@@ -32,6 +32,7 @@ prometheus:
 ban:
   # Longer than any run.
   initial_ban_time: 24h
+  max_attempts: {attempts}
   max_tracked: {tracked}
 {blacklist}\
 runtime:
@@ -47,13 +48,26 @@ class Server:
     """A running server. Everything is at its default but what `SETTINGS` says: addresses, further patterns, one shard,
     and bans that outlast the run."""
 
-    def __init__(self, space, program, load, cores, further=50, shards=1, bans=100_000, tracked=1_000_000, level="info"):
+    def __init__(
+        self,
+        space,
+        program,
+        load,
+        cores,
+        further=50,
+        shards=1,
+        bans=100_000,
+        attempts=5,
+        tracked=1_000_000,
+        level="info",
+    ):
         self.space, self.program, self.load, self.cores = space, program, load, cores
         self.folder = space.new_folder("s")
         os.mkdir(os.path.join(self.folder, "state"))
         names = ("syslog", "spoa", "envoy", "nginx", "metrics")
         self.ports = {name: space.port() for name in names}
-        self.further, self.shards, self.tracked, self.level = further, shards, tracked, level
+        self.further, self.shards, self.attempts = further, shards, attempts
+        self.tracked, self.level = tracked, level
         self.listed, self.edition = 0, 0
         self.write_settings()
         self.start()
@@ -78,6 +92,7 @@ class Server:
             patterns=patterns.as_yaml(patterns.patterns(self.further, self.edition)),
             folder=self.folder,
             shards=self.shards,
+            attempts=self.attempts,
             tracked=self.tracked,
             level=self.level,
             blacklist="".join(lines),
