@@ -10,7 +10,7 @@ use harness::{Config, Directory, Http, Metrics, Server, failed_login, free_port,
 use regex::Regex;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::time::Instant;
 
@@ -394,4 +394,25 @@ fn query(address: SocketAddr, text: &str) -> Vec<Value> {
     let encoded: String = text.bytes().map(|byte| format!("%{byte:02x}")).collect();
     let found = wait_for("an answer of Prometheus", || api(address, &format!("/api/v1/query?query={encoded}")));
     found["result"].as_array().expect("a list").clone()
+}
+
+#[test]
+fn datagrams_that_find_the_kernels_buffers_full_are_counted() {
+    /// More than the buffers of both shards hold.
+    const SENT: u64 = 200_000;
+
+    let server = Server::start(Config::new());
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    server.signal(libc::SIGSTOP);
+    for _ in 0..SENT {
+        socket.send_to(b"<22>x: y", server.config.syslog).expect("to send to loopback");
+    }
+    server.signal(libc::SIGCONT);
+    wait_for("every datagram to be received or dropped", || {
+        let metrics = server.metrics();
+        let received = metrics.get("fail2ban_syslog_received_total", &[("transport", "udp")]);
+        let dropped = metrics.get("fail2ban_syslog_dropped_total", &[("reason", "kernel_buffer_full")]);
+        (received > 0 && dropped > 0 && received + dropped == SENT).then_some(())
+    });
+    server.stop();
 }

@@ -513,6 +513,7 @@ class Reaction(Measurement):
     def busy(self):
         seconds = self.context.seconds * 2 + 5
         to, rate = self.server.address("syslog"), 200_000
+        # It waits awake, as in T4, also where it shares a core with the second shard.
         dropped = self.server.metric("fail2ban_syslog_dropped_total")
         beside = self.context.load.begin("syslog", to=to, udp=True, rate=rate, clients=BANS, **{"for": f"{seconds}s"})
         try:
@@ -637,8 +638,8 @@ class Change(Measurement):
         Row("p99, nothing changes", "quiet.p99", None, None, "µs"),
         Row("p99 of the worst second, 1,000 patterns", "patterns.p99", None, ("<=", 2_000), "µs"),
         Row("p99 of the worst second, 100,000 entries", "entries.p99", None, ("<=", 2_000), "µs"),
-        Row("until in force, 1,000 patterns", "patterns.in_force", None, None, "s"),
-        Row("until in force, 100,000 entries", "entries.in_force", None, None, "s"),
+        Row("until in force to 0.5 s, 1,000 patterns", "patterns.in_force", None, None, "s"),
+        Row("until in force to 0.5 s, 100,000 entries", "entries.in_force", None, None, "s"),
         Row("lines lost, 1,000 patterns", "patterns.lost", None, ("<=", 0), "lines", exact=True),
         Row("lines lost, 100,000 entries", "entries.lost", None, ("<=", 0), "lines", exact=True),
     )
@@ -652,7 +653,8 @@ class Change(Measurement):
         self.length = max(10, 4 * int(self.context.seconds), round(4 + 4 * slowest))
 
     def apply(self, change):
-        """Makes a change and waits until it is in force. Returns the seconds that it took."""
+        """Makes a change and waits until it is in force. Returns the seconds that it took, to half a second: asking more
+        often would take the core from the load."""
         begun = time.monotonic()
         before = self.server.change(**change)
         self.context.space.wait(
@@ -684,7 +686,7 @@ class Change(Measurement):
             **length,
         )
         begun = time.monotonic() + 1
-        # Both loads, and what asks whether the change is in force, may share a core: it is theirs alone who ask.
+        # The sender sleeps between its lines: awake, it would take the core from those who ask.
         sending = load.begin(
             "syslog", to=to, tcp=True, rate=lines, nap="1ms", clients=BANS, metrics=metrics, **length
         )
@@ -714,8 +716,8 @@ class Change(Measurement):
 class Clients(Measurement):
     """T10. What a line costs where a thousand clients fail and where a million do, each of which is being counted: the
     tables of the latter fit into no cache. Of a thousand nearly all are banned soon, and of who is banned nothing is
-    counted, which is the cheaper case; where a threshold of 10,000 keeps them from it, each has hundreds of failures in its
-    window, which is the dearer one."""
+    counted, which is the cheaper case; where a threshold of 10,000 keeps them from it, each has some hundred failures in its
+    window of a second, which is the dearer one."""
 
     target = "T10"
     title = "a thousand or a million clients, TCP, one shard"
@@ -723,27 +725,36 @@ class Clients(Measurement):
         Row("CPU, a million against a thousand", "million.us", "thousand.us", ("<=", 1.1), "µs/line"),
         Row("CPU, a million against a thousand, nobody banned", "million.us", "unbanned.us", None, "µs/line"),
     )
-    # Of the servers: clients that fail, and the threshold.
-    SERVERS = {"thousand": (1_000, 5), "unbanned": (1_000, 10_000), "million": (1_000_000, 5)}
+    # Of the servers: clients that fail, and what decides about them.
+    SERVERS = {
+        "thousand": (1_000, {}),
+        "unbanned": (1_000, {"attempts": 10_000, "window": "1s"}),
+        "million": (1_000_000, {}),
+    }
 
     def set_up(self):
         self.servers = {}
-        for name, (count, attempts) in self.SERVERS.items():
-            self.servers[name] = server = self.context.server(bans=0, tracked=4_000_000, attempts=attempts)
+        for name, (count, rules) in self.SERVERS.items():
+            self.servers[name] = server = self.context.server(bans=0, tracked=4_000_000, **rules)
             # Each fails once, so that all are tracked before anything is measured.
             to, metrics = server.address("syslog"), server.metrics_url
             self.context.load.run("syslog", to=to, tcp=True, count=count, clients=count, failing=1, metrics=metrics)
             have = server.metric("fail2ban_tracked", what="counting")
-            if have < 0.95 * count:
+            if have < 0.95 * count and "window" not in rules:
                 raise Trouble(f"{have:.0f} clients are tracked where {count} have failed")
             server.settle()
         self.count = 500_000 if self.context.options.quick else 2_000_000
 
     def variants(self):
         return [
-            (name, lambda server=self.servers[name], count=count: stream(self.context, server, self.count, 1, count))
-            for name, (count, _) in self.SERVERS.items()
+            (name, lambda name=name, count=count: self.run(name, count)) for name, (count, _) in self.SERVERS.items()
         ]
+
+    def run(self, name, count):
+        found = stream(self.context, self.servers[name], self.count, 1, count)
+        if name == "unbanned" and self.servers[name].bans():
+            raise RoundFailed("clients were banned where none should be")
+        return found
 
 
 class Shards(Measurement):

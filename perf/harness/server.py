@@ -33,6 +33,7 @@ ban:
   # Longer than any run.
   initial_ban_time: 24h
   max_attempts: {attempts}
+  time_window: {window}
   max_tracked: {tracked}
 {blacklist}\
 runtime:
@@ -58,6 +59,7 @@ class Server:
         shards=1,
         bans=100_000,
         attempts=5,
+        window="10m",
         tracked=1_000_000,
         level="info",
     ):
@@ -66,7 +68,7 @@ class Server:
         os.mkdir(os.path.join(self.folder, "state"))
         names = ("syslog", "spoa", "envoy", "nginx", "metrics")
         self.ports = {name: space.port() for name in names}
-        self.further, self.shards, self.attempts = further, shards, attempts
+        self.further, self.shards, self.attempts, self.window = further, shards, attempts, window
         self.tracked, self.level = tracked, level
         self.listed, self.edition = 0, 0
         self.write_settings()
@@ -93,6 +95,7 @@ class Server:
             folder=self.folder,
             shards=self.shards,
             attempts=self.attempts,
+            window=self.window,
             tracked=self.tracked,
             level=self.level,
             blacklist="".join(lines),

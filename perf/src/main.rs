@@ -15,7 +15,7 @@ mod send;
 mod sink;
 mod wire;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use ask::{Endpoint, Progress};
 use clap::{Args, Parser, Subcommand};
 use clients::Draw;
@@ -232,8 +232,8 @@ struct SpoaArgs {
     /// The name of its argument, the client's address
     #[arg(long, default_value = "src")]
     argument: String,
-    /// Take any answer for one, of an agent that does not set `banned`
-    #[arg(long, conflicts_with = "verify")]
+    /// Take any answer for one, of an agent that does not set `banned`; not with --verify
+    #[arg(long)]
     any_answer: bool,
 }
 
@@ -364,6 +364,7 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
         Command::Offend(args) => offend(args, common)?,
         Command::Spoa(args) => {
             let SpoaArgs { ask: asked, message, argument, any_answer } = args;
+            ensure!(!(*any_answer && common.verify), "--any-answer leaves nothing to --verify");
             let session = || Box::new(Spop::new(message, argument).taking_any_answer(*any_answer)) as Box<dyn Session>;
             ask("spoa", asked, common, &session)?
         }
@@ -540,7 +541,7 @@ fn syslog(args: &SyslogArgs, common: &Common) -> anyhow::Result<Report> {
     let options = json!({
         "to": args.to, "file": args.file, "transport": if args.tcp { "tcp" } else { "udp" }, "rate": args.rate,
         "connections": args.connections, "gso": args.gso, "failing": args.mix.failing, "clients": args.mix.clients,
-        "first": args.mix.first, "seed": args.mix.seed, "verify": common.verify,
+        "nap": args.nap.map(|nap| nap.as_secs_f64()), "first": args.mix.first, "seed": args.mix.seed, "verify": common.verify,
     });
     let lines = Lines { sent: sent.lines, failing: sent.failing, counted };
     Ok(Report::new("syslog", options, &tally, &used).with_lines(lines))
@@ -703,6 +704,7 @@ mod tests {
             "load auth --to 127.0.0.1:1 --denied 2",
             "load syslog --to 127.0.0.1:1",
             "load syslog --to 127.0.0.1:1 --count 1 --udp --tcp",
+            "load syslog --to 127.0.0.1:1 --count 1 --nap 1ms",
             "load mixed --syslog 127.0.0.1:1",
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");

@@ -264,8 +264,7 @@ mod tests {
         Log::new(Mix { seed: 1, failing: 0.5, clients: 10, first: 0, format: Format::Rfc3164, length })
     }
 
-    fn send(sink: Sink, rate: Option<f64>, count: u64, length: Option<usize>) -> Sent {
-        let nap = rate.map(|_| Duration::from_millis(2));
+    fn send(sink: Sink, rate: Option<f64>, nap: Option<Duration>, count: u64, length: Option<usize>) -> Sent {
         let plan = Plan { sink, rate, count: Some(count), nap };
         run(&plan, &mut log(length), Span::new(Duration::ZERO, None), |_| ()).unwrap().0
     }
@@ -276,7 +275,7 @@ mod tests {
             let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
             receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
             let sink = Sink::Udp { to: receiver.local_addr().unwrap(), segments };
-            let sent = send(sink, None, 100, length);
+            let sent = send(sink, None, None, 100, length);
             let mut failing = 0;
             for _ in 0..100 {
                 let mut buffer = [0; 2048];
@@ -291,20 +290,22 @@ mod tests {
 
     #[test]
     fn a_stream_has_all_lines_and_a_pace_is_kept() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let to = listener.local_addr().unwrap();
-        let reader = std::thread::spawn(move || {
-            let mut text = String::new();
-            for _ in 0..2 {
-                listener.accept().unwrap().0.read_to_string(&mut text).unwrap();
-            }
-            text
-        });
-        let begun = Instant::now();
-        let sent = send(Sink::Tcp { to, connections: 2 }, Some(5000.0), 1000, None);
-        assert!(begun.elapsed() >= Duration::from_millis(190), "{:?}", begun.elapsed());
-        let text = reader.join().unwrap();
-        assert_eq!((sent.lines, text.lines().count()), (1000, 1000));
-        assert!(text.lines().all(|line| line.starts_with('<')));
+        for nap in [None, Some(Duration::from_millis(2))] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let to = listener.local_addr().unwrap();
+            let reader = std::thread::spawn(move || {
+                let mut text = String::new();
+                for _ in 0..2 {
+                    listener.accept().unwrap().0.read_to_string(&mut text).unwrap();
+                }
+                text
+            });
+            let begun = Instant::now();
+            let sent = send(Sink::Tcp { to, connections: 2 }, Some(5000.0), nap, 1000, None);
+            assert!(begun.elapsed() >= Duration::from_millis(190), "{:?}", begun.elapsed());
+            let text = reader.join().unwrap();
+            assert_eq!((sent.lines, text.lines().count()), (1000, 1000));
+            assert!(text.lines().all(|line| line.starts_with('<')));
+        }
     }
 }

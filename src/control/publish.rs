@@ -171,11 +171,11 @@ impl Publisher {
         Ok((settings, policy))
     }
 
-    /// The settings of a file that was read, and compiles the patterns in them.
+    /// Takes settings that were read, and compiles the patterns in them.
     ///
     /// # Errors
     ///
-    /// As [`Publisher::read`].
+    /// All faults of the settings and of all patterns; then everything stays as it was.
     pub fn take(&mut self, draft: Draft) -> Result<Settings, Faults> {
         match self.compile_patterns(draft.settings()) {
             Ok((matcher, warnings)) => draft.finish().map(|mut settings| {

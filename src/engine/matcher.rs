@@ -225,9 +225,10 @@ impl Matcher {
     ///
     /// # Panics
     ///
-    /// If it has none.
-    pub fn into_pattern(mut self) -> Pattern {
-        self.patterns.pop().expect("a matcher of one pattern")
+    /// If it has none, or several.
+    pub fn into_pattern(self) -> Pattern {
+        let [pattern] = <[Pattern; 1]>::try_from(self.patterns).expect("a matcher of one pattern");
+        pattern
     }
 
     /// How many patterns there are.
@@ -461,7 +462,7 @@ fn build_each(patterns: &[Pattern], set: &[u32], cache_bytes: usize, bytes_max: 
     let limit = if set.len() == 1 { None } else { Some(bytes_max) };
     match Engine::new(&hirs, cache_bytes, limit) {
         Some(engine) => automata.push(Automaton { engine, members: set.to_vec() }),
-        // One that compiled by itself has an NFA below any limit.
+        // One has no limit, and compiled by itself before.
         None => {
             assert!(set.len() > 1, "a pattern that compiled alone has no automaton");
             let (first, second) = set.split_at(set.len() / 2);
@@ -565,17 +566,19 @@ mod tests {
 
     #[test]
     fn a_set_too_large_for_one_automaton_is_split_and_still_found() {
-        let patterns = || -> Vec<Pattern> {
-            (0..40).map(|n| pattern(n, &format!("service{n} failed from {IP}"), &["x"], 1)).collect()
-        };
-        let one = Matcher::new(patterns());
-        let many = Matcher::with_automaton_limit(patterns(), 16 << 10);
-        assert_eq!(one.automata(), 1);
-        assert!(many.automata() > 2, "{}", many.automata());
-        for n in 0..40 {
-            let line = format!("service{n} failed from 192.0.2.1");
-            assert_eq!(find(&many, "x", &line), find(&one, "x", &line));
-            assert!(matches!(find(&many, "x", &line), Found::Match(m) if m.pattern.number() == n));
+        for begin in ["", "^"] {
+            let patterns = || -> Vec<Pattern> {
+                (0..40).map(|n| pattern(n, &format!("{begin}service{n} failed from {IP}"), &["x"], 1)).collect()
+            };
+            let one = Matcher::new(patterns());
+            let many = Matcher::with_automaton_limit(patterns(), 8 << 10);
+            assert_eq!(one.automata(), 1);
+            assert!(many.automata() > 2, "{}", many.automata());
+            for n in 0..40 {
+                let line = format!("service{n} failed from 192.0.2.1");
+                assert_eq!(find(&many, "x", &line), find(&one, "x", &line));
+                assert!(matches!(find(&many, "x", &line), Found::Match(m) if m.pattern.number() == n));
+            }
         }
     }
 

@@ -116,7 +116,8 @@ pub struct Counters {
     pub datagrams: u64,
     /// Frames taken from syslog connections.
     pub frames: u64,
-    /// Datagrams that the kernel dropped because the shard did not keep up.
+    /// Datagrams that the kernel dropped because the shard did not keep up. A shard asks for it with each report, and once
+    /// more before it closes the socket.
     pub datagrams_dropped: u64,
     /// Datagrams longer than the limit.
     pub datagrams_too_long: u64,

@@ -255,7 +255,24 @@ mod tests {
         sender.send_to(b"y", to).unwrap();
         assert_eq!(batch.receive(receiver.as_fd(), false).unwrap(), 1);
         assert!(batch.iter().all(|d| d.bytes == b"y" && d.sender.is_none()));
+    }
+
+    #[test]
+    fn datagrams_that_find_no_room_are_counted() {
+        let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+        rustix::net::sockopt::set_socket_recv_buffer_size(&receiver, 64 << 10).unwrap();
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (sent, mut received, mut batch) = (1000, 0, Batch::new(8));
         assert_eq!(Handle::of(&receiver).datagrams_dropped(), 0);
+        for _ in 0..sent {
+            sender.send_to(b"x", receiver.local_addr().unwrap()).unwrap();
+        }
+        while let Ok(count) = batch.receive(receiver.as_fd(), false) {
+            received += count as u64;
+        }
+        let dropped = Handle::of(&receiver).datagrams_dropped();
+        assert!(received > 0 && dropped > 0);
+        assert_eq!(received + dropped, sent);
     }
 
     #[test]

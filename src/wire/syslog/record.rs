@@ -797,14 +797,14 @@ mod tests {
             6 => b'5',
             _ => b'9',
         };
-        for clock in [*b"00:00:00", *b"10:09:58", *b"20:50:59", *b"19:59:30"] {
+        for clock in [*b"00:00:00", *b"10:09:58", *b"20:50:59", *b"19:59:30", *b"23:59:60"] {
             assert_eq!(after_clock(&clock), Some(&[][..]));
             for (place, b) in (0..8).flat_map(|place| (0..=u8::MAX).map(move |b| (place, b))) {
                 let mut text = [clock, *b"leftover"].concat();
                 text[place] = b;
                 let right = match place {
                     2 | 5 => b == b':',
-                    // A hour of 20 to 23, or a second of 60, at the other place too.
+                    // An hour of 20 to 23, or a second of 60, at the other place too.
                     0 if b == b'2' => clock[1] <= b'3',
                     7 if clock[6] == b'6' => b == b'0',
                     _ => (b'0'..=highest(&text, place)).contains(&b),
