@@ -755,7 +755,7 @@ class Clients(Measurement):
     def run(self, name, count):
         whom = {"clients": count}
         if name == "million":
-            # More than the failures of a run.
+            # More clients than a run has failures: each of them fails once in it at most.
             quarter = count // 4
             whom = {"clients": quarter, "first": self.runs % 4 * quarter}
             self.runs += 1
